@@ -1,0 +1,98 @@
+use std::io;
+use std::path::PathBuf;
+
+/// What can be wrong with a file or a folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepoError {
+    /// No folder, and no hub id either.
+    #[error("`{source_name}`: {reason}")]
+    NotFound {
+        /// The folder or id asked for.
+        source_name: String,
+        /// Where was looked, and what would help.
+        reason: String,
+    },
+    /// A file that the folder must have is not there.
+    #[error("{}: missing; {needed_for}", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is needed for.
+        needed_for: &'static str,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A text file is not UTF-8.
+    #[error("{}: not UTF-8 at byte {offset}", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that is not.
+        offset: usize,
+    },
+    /// A JSON file does not say what it must.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// A file holds a value that it cannot have.
+    #[error("{}: field `{field}` is {found}, expected {expected}", path.display())]
+    InvalidField {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A path in a file leads out of its folder.
+    #[error("{}: path `{found}` leads out of the model's folder", path.display())]
+    UnsafePath {
+        /// The file that names the path.
+        path: PathBuf,
+        /// The path it names.
+        found: String,
+    },
+    /// A safetensors file is cut short or malformed.
+    #[error("{}: not a whole safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the safetensors library says.
+        reason: String,
+    },
+    /// A tensor has an element type this crate does not read.
+    #[error("{}: tensor `{key}` has element type {found}, expected F32, F16 or BF16", path.display())]
+    UnsupportedDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's key.
+        key: String,
+        /// Its element type.
+        found: String,
+    },
+    /// Adapters refer to each other in a ring, or too deeply.
+    #[error("{}: base model `{base}` is itself an adapter folder of depth {depth}", path.display())]
+    NestedAdapters {
+        /// The adapter folder.
+        path: PathBuf,
+        /// The base it names.
+        base: String,
+        /// How many adapters were followed.
+        depth: usize,
+    },
+}
