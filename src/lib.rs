@@ -1,1 +1,18 @@
-//! x
+//! Sentence-embedding models with PEFT adapters, on any Burn backend.
+
+pub mod adapter;
+pub mod encoder;
+pub mod error;
+pub mod kernel;
+pub mod model;
+pub mod modules;
+pub mod state_dict;
+pub mod text;
+
+#[cfg(test)]
+mod backend_under_test;
+
+pub use adapter::{LoraConfig, ModuleNames, TaskType};
+pub use error::{Error, Result};
+pub use model::{EncodeOptions, ModelCardData, SentenceTransformer, SimilarityFunction};
+pub use text::{Prompt, Prompts};
