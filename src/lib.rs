@@ -6,6 +6,7 @@ pub mod error;
 pub mod kernel;
 pub mod model;
 pub mod modules;
+pub mod repo;
 pub mod state_dict;
 pub mod text;
 
@@ -15,4 +16,5 @@ mod backend_under_test;
 pub use adapter::{LoraConfig, ModuleNames, TaskType};
 pub use error::{Error, Result};
 pub use model::{EncodeOptions, ModelCardData, SentenceTransformer, SimilarityFunction};
+pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
 pub use text::{Prompt, Prompts};

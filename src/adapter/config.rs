@@ -227,7 +227,11 @@ impl LoraConfig {
     /// [`use_rslora`](Self::use_rslora).
     pub fn scaling(&self, r: usize, alpha: f64) -> f64 {
         let r = r as f64;
-        if self.use_rslora { alpha / r.sqrt() } else { alpha / r }
+        if self.use_rslora {
+            alpha / r.sqrt()
+        } else {
+            alpha / r
+        }
     }
 
     /// The content of `adapter_config.json`: every field of peft 0.21.2, sorted.
@@ -342,7 +346,11 @@ fn as_python_numbers<S: serde::Serializer>(
     values: &IndexMap<String, f64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(values.iter().map(|(key, &value)| (key, python_number(value))))
+    serializer.collect_map(
+        values
+            .iter()
+            .map(|(key, &value)| (key, python_number(value))),
+    )
 }
 
 #[cfg(test)]
@@ -357,7 +365,10 @@ mod tests {
     #[test]
     fn missing_fields_have_peft_s_defaults_and_unknown_ones_are_kept() {
         let config = parse(json!({ "peft_type": "LORA", "r": 4, "from_the_future": [1] }));
-        assert_eq!((config.r, config.lora_alpha, config.lora_dropout), (4, 8.0, 0.0));
+        assert_eq!(
+            (config.r, config.lora_alpha, config.lora_dropout),
+            (4, 8.0, 0.0)
+        );
         assert_eq!(config.init_lora_weights, InitLoraWeights::Flag(true));
         let written: Value = serde_json::from_str(&config.to_json().unwrap()).unwrap();
         assert_eq!(written["from_the_future"], json!([1]));
@@ -366,15 +377,24 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_written_as_python_writes_integers() {
-        let config = LoraConfig { lora_alpha: 128.0, ..LoraConfig::default() };
+        let config = LoraConfig {
+            lora_alpha: 128.0,
+            ..LoraConfig::default()
+        };
         assert!(config.to_json().unwrap().contains("\"lora_alpha\": 128,"));
-        let config = LoraConfig { lora_alpha: 22.5, ..config };
+        let config = LoraConfig {
+            lora_alpha: 22.5,
+            ..config
+        };
         assert!(config.to_json().unwrap().contains("\"lora_alpha\": 22.5,"));
     }
 
     #[test]
     fn rank_stabilised_scale_divides_by_the_root() {
-        let config = LoraConfig { use_rslora: true, ..LoraConfig::default() };
+        let config = LoraConfig {
+            use_rslora: true,
+            ..LoraConfig::default()
+        };
         assert_eq!(config.scaling(4, 6.0), 3.0);
         assert_eq!(LoraConfig::default().scaling(4, 6.0), 1.5);
     }
@@ -408,7 +428,10 @@ mod tests {
             ("bias", json!({ "bias": "all" })),
             ("modules_to_save", json!({ "modules_to_save": ["pooler"] })),
             ("init_lora_weights", json!({ "init_lora_weights": "pissa" })),
-            ("layer_replication", json!({ "layer_replication": [[0, 4]] })),
+            (
+                "layer_replication",
+                json!({ "layer_replication": [[0, 4]] }),
+            ),
         ] {
             let error = parse(json).validate().unwrap_err();
             assert!(

@@ -12,7 +12,9 @@ pub fn saved_key(key: &str) -> String {
 /// `head_prefixes` are the encoder's own.
 pub fn normalize_key(key: &str, head_prefixes: &[&str]) -> String {
     let key = key.strip_prefix(SAVED_PREFIX).unwrap_or(key);
-    let stripped = head_prefixes.iter().find_map(|prefix| key.strip_prefix(prefix));
+    let stripped = head_prefixes
+        .iter()
+        .find_map(|prefix| key.strip_prefix(prefix));
     stripped.unwrap_or(key).to_owned()
 }
 

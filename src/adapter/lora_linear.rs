@@ -71,8 +71,10 @@ impl LoraAdapterConfig {
         tensors: &mut StateDict,
         device: &B::Device,
     ) -> Result<LoraAdapter<B>> {
-        let lora_a = tensors.take(&format!("{path}.{LORA_A}"), [self.r, d_input], device)?;
-        let lora_b = tensors.take(&format!("{path}.{LORA_B}"), [d_output, self.r], device)?;
+        let [key_a, key_b] = [LORA_A, LORA_B].map(|name| format!("{path}.{name}"));
+        tensors.require(&[&key_a, &key_b])?;
+        let lora_a = tensors.take(&key_a, [self.r, d_input], device)?;
+        let lora_b = tensors.take(&key_b, [d_output, self.r], device)?;
         Ok(LoraAdapter::new(name, lora_a, lora_b, self))
     }
 }
@@ -228,7 +230,9 @@ impl<B: Backend> LoraLinear<B> {
     /// Folds the applied adapters into the weight and removes all adapters.
     pub fn merge_and_unload(&mut self) {
         let applied = self.adapters.iter().filter(|adapter| adapter.applied);
-        let delta = applied.map(LoraAdapter::delta).reduce(|sum, delta| sum + delta);
+        let delta = applied
+            .map(LoraAdapter::delta)
+            .reduce(|sum, delta| sum + delta);
         if let Some(delta) = delta {
             self.weight = self.weight.clone().map(|weight| {
                 let trained = weight.is_require_grad();
@@ -261,7 +265,11 @@ impl<B: Backend> LoraLinear<B> {
         path: &str,
         visitor: &mut V,
     ) -> Result<()> {
-        for adapter in self.adapters.iter_mut().filter(|adapter| adapter.name == name) {
+        for adapter in self
+            .adapters
+            .iter_mut()
+            .filter(|adapter| adapter.name == name)
+        {
             visitor.visit(format!("{path}.{LORA_A}"), &mut adapter.lora_a)?;
             visitor.visit(format!("{path}.{LORA_B}"), &mut adapter.lora_b)?;
         }
@@ -277,7 +285,12 @@ mod tests {
     const DIMS: [usize; 2] = [3, 5];
 
     fn layer_with(adapters: &[(&str, f64)]) -> LoraLinear<TestBackend> {
-        let config = LoraLinearConfig { d_input: 5, d_output: 3, bias: true, initializer_range: 0.5 };
+        let config = LoraLinearConfig {
+            d_input: 5,
+            d_output: 3,
+            bias: true,
+            initializer_range: 0.5,
+        };
         let mut layer = config.init(&device());
         for &(name, scaling) in adapters {
             let config = LoraAdapterConfig {
@@ -310,8 +323,12 @@ mod tests {
         ] {
             let mut layer = layer_with(&[]);
             let base = layer.forward(x.clone(), Mode::Inference);
-            let config =
-                LoraAdapterConfig { r: 2, scaling: 1.5, dropout: 0.0, init_lora_weights: init };
+            let config = LoraAdapterConfig {
+                r: 2,
+                scaling: 1.5,
+                dropout: 0.0,
+                init_lora_weights: init,
+            };
             layer.add_adapter(config.init("a", DIMS, &device()));
             let difference = difference(layer.forward(x.clone(), Mode::Inference), base);
             assert_eq!(difference == 0.0, is_no_op);
@@ -325,7 +342,12 @@ mod tests {
             layer.apply_adapters(|name| applied.contains(&name));
             layer.forward(x.clone(), Mode::Inference)
         };
-        let (none, a, b, both) = (forward(&[]), forward(&["a"]), forward(&["b"]), forward(&["a", "b"]));
+        let (none, a, b, both) = (
+            forward(&[]),
+            forward(&["a"]),
+            forward(&["b"]),
+            forward(&["a", "b"]),
+        );
         let sum = a.clone() + b - none.clone();
         assert!(difference(both, sum) < 1e-6);
         assert!(difference(a, none) > 1e-3);

@@ -41,7 +41,10 @@ impl AdapterRegistry {
 
     /// The adapters' names in the order they came.
     pub fn names(&self) -> Vec<String> {
-        self.entries.iter().map(|entry| entry.name.clone()).collect()
+        self.entries
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect()
     }
 
     /// The active adapters in the order they were set.
@@ -116,7 +119,10 @@ impl AdapterRegistry {
     /// [`AdapterError::NameTaken`].
     pub fn require_free(&self, name: &str) -> Result<()> {
         if self.entries.iter().any(|entry| entry.name == name) {
-            return Err(AdapterError::NameTaken { name: name.to_owned() }.into());
+            return Err(AdapterError::NameTaken {
+                name: name.to_owned(),
+            }
+            .into());
         }
         Ok(())
     }
@@ -255,7 +261,10 @@ mod tests {
     fn nothing_works_without_an_adapter() {
         let mut r = AdapterRegistry::default();
         let is_no_adapter = |result: Result<()>| {
-            assert!(matches!(result, Err(Error::Adapter(AdapterError::NoAdapter))));
+            assert!(matches!(
+                result,
+                Err(Error::Adapter(AdapterError::NoAdapter))
+            ));
         };
         is_no_adapter(r.set_active(&["a"]));
         is_no_adapter(r.set_enabled(false));

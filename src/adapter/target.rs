@@ -91,11 +91,13 @@ pub fn resolve_targets(
 
 /// A pattern as Python's `re` takes it, as far as the syntaxes agree.
 fn compile(field: &'static str, pattern: &str, anchored: &str) -> Result<Regex> {
-    Ok(Regex::new(anchored).map_err(|e| AdapterError::InvalidPattern {
-        field,
-        pattern: pattern.to_owned(),
-        reason: e.to_string(),
-    })?)
+    Ok(
+        Regex::new(anchored).map_err(|e| AdapterError::InvalidPattern {
+            field,
+            pattern: pattern.to_owned(),
+            reason: e.to_string(),
+        })?,
+    )
 }
 
 /// A regular expression that gives up, as catastrophic ones do, matches nothing.
@@ -171,7 +173,12 @@ fn suffix_patterns<'a, V: Copy + 'a>(
     patterns: impl Iterator<Item = (&'a String, &'a V)>,
 ) -> Result<Vec<(Regex, V)>> {
     patterns
-        .map(|(key, &value)| Ok((compile(field, key, &format!(r"^(?:.*\.)?(?:{key})$"))?, value)))
+        .map(|(key, &value)| {
+            Ok((
+                compile(field, key, &format!(r"^(?:.*\.)?(?:{key})$"))?,
+                value,
+            ))
+        })
         .collect()
 }
 
@@ -210,7 +217,10 @@ mod tests {
     }
 
     fn with_targets(target_modules: ModuleNames) -> LoraConfig {
-        LoraConfig { target_modules: Some(target_modules), ..LoraConfig::default() }
+        LoraConfig {
+            target_modules: Some(target_modules),
+            ..LoraConfig::default()
+        }
     }
 
     fn count(config: LoraConfig) -> usize {
@@ -221,7 +231,10 @@ mod tests {
     fn defaults_are_the_architecture_s_and_are_written_back() {
         let (targets, config) = resolve(LoraConfig::default()).unwrap();
         assert_eq!(targets.len(), 6);
-        assert_eq!(config.target_modules, Some(ModuleNames::list(["query", "value"])));
+        assert_eq!(
+            config.target_modules,
+            Some(ModuleNames::list(["query", "value"]))
+        );
     }
 
     #[test]
@@ -246,7 +259,10 @@ mod tests {
     fn all_linear_means_every_layer_and_is_written_back_as_paths() {
         let (targets, config) = resolve(with_targets(ModuleNames::all_linear())).unwrap();
         assert_eq!(targets.len(), 19);
-        assert_eq!(config.target_modules, Some(ModuleNames::List(bert_layers())));
+        assert_eq!(
+            config.target_modules,
+            Some(ModuleNames::List(bert_layers()))
+        );
     }
 
     #[test]
@@ -271,7 +287,13 @@ mod tests {
         };
         assert_eq!(count(config.clone()), 4);
         let whole = ModuleNames::list(["encoder.layer.1.attention.self.query", "value"]);
-        assert_eq!(count(LoraConfig { target_modules: Some(whole), ..config.clone() }), 3);
+        assert_eq!(
+            count(LoraConfig {
+                target_modules: Some(whole),
+                ..config.clone()
+            }),
+            3
+        );
         let config = LoraConfig {
             layers_pattern: Some(ModuleNames::Pattern("layer".to_owned())),
             ..config
@@ -290,21 +312,32 @@ mod tests {
         };
         let (targets, _) = resolve(config).unwrap();
         let found: Vec<_> = targets.iter().map(|t| (t.r, t.scaling)).collect();
-        assert_eq!(found, [(4, 2.0), (4, 4.0), (2, 4.0), (4, 4.0), (4, 2.0), (4, 4.0)]);
+        assert_eq!(
+            found,
+            [(4, 2.0), (4, 4.0), (2, 4.0), (4, 4.0), (4, 2.0), (4, 4.0)]
+        );
     }
 
     #[test]
     fn what_cannot_be_resolved_is_named() {
         let error = resolve(with_targets(ModuleNames::list(["q_proj"]))).unwrap_err();
-        assert!(matches!(&error, Error::Adapter(AdapterError::NoMatchingTarget { available, .. })
-            if available == &["dense", "key", "query", "value"]));
+        assert!(
+            matches!(&error, Error::Adapter(AdapterError::NoMatchingTarget { available, .. })
+            if available == &["dense", "key", "query", "value"])
+        );
         let error = resolve(with_targets(ModuleNames::Pattern("(".to_owned()))).unwrap_err();
         assert!(matches!(
             error,
-            Error::Adapter(AdapterError::InvalidPattern { field: "target_modules", .. })
+            Error::Adapter(AdapterError::InvalidPattern {
+                field: "target_modules",
+                ..
+            })
         ));
         let error =
             resolve_targets(&mut LoraConfig::default(), &bert_layers(), None, "x").unwrap_err();
-        assert!(matches!(error, Error::Adapter(AdapterError::NoDefaultTargets { .. })));
+        assert!(matches!(
+            error,
+            Error::Adapter(AdapterError::NoDefaultTargets { .. })
+        ));
     }
 }

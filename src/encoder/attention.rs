@@ -98,7 +98,11 @@ impl<B: Backend> SelfAttention<B> {
                 mode,
             },
         );
-        let output = dropout(self.output.forward(context, mode), self.hidden_dropout, mode);
+        let output = dropout(
+            self.output.forward(context, mode),
+            self.hidden_dropout,
+            mode,
+        );
         self.norm.forward(output + hidden)
     }
 

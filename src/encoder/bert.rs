@@ -102,7 +102,10 @@ impl BertConfig {
         }
         for (field, value) in [
             ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            (
+                "attention_probs_dropout_prob",
+                self.attention_probs_dropout_prob,
+            ),
         ] {
             if !(0.0..1.0).contains(&value) {
                 return invalid(field, "a probability in [0, 1)", value.to_string());
@@ -154,9 +157,8 @@ impl BertConfig {
             layer_norm_eps: self.layer_norm_eps,
             initializer_range: self.initializer_range,
         };
-        let table = |entries| {
-            Embedding::init(entries, self.hidden_size, self.initializer_range, device)
-        };
+        let table =
+            |entries| Embedding::init(entries, self.hidden_size, self.initializer_range, device);
         Bert {
             word_embeddings: table(self.vocab_size),
             position_embeddings: table(self.max_position_embeddings),
@@ -203,7 +205,9 @@ impl BertConfig {
 /// A checkpoint's key as today's `transformers` would write it; `None` for what holds
 /// no weight.
 fn canonical_key(key: &str) -> Option<String> {
-    let stripped = HEAD_PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));
+    let stripped = HEAD_PREFIXES
+        .iter()
+        .find_map(|prefix| key.strip_prefix(prefix));
     let key = stripped.unwrap_or(key);
     if key == "embeddings.position_ids" || key == "embeddings.token_type_ids" {
         return None;
@@ -287,13 +291,21 @@ impl<B: Backend> Bert<B> {
     /// The visitor's.
     pub fn visit_layers<V: LayerVisitor<B>>(&mut self, visitor: &mut V) -> Result<()> {
         visitor.embedding("embeddings.word_embeddings", &mut self.word_embeddings)?;
-        visitor.embedding("embeddings.position_embeddings", &mut self.position_embeddings)?;
-        visitor.embedding("embeddings.token_type_embeddings", &mut self.token_type_embeddings)?;
+        visitor.embedding(
+            "embeddings.position_embeddings",
+            &mut self.position_embeddings,
+        )?;
+        visitor.embedding(
+            "embeddings.token_type_embeddings",
+            &mut self.token_type_embeddings,
+        )?;
         visitor.layer_norm("embeddings.LayerNorm", &mut self.embeddings_norm)?;
         for (index, layer) in self.layers.iter_mut().enumerate() {
             let path = format!("encoder.layer.{index}");
             layer.attention.visit_layers(&path, &ATTENTION, visitor)?;
-            layer.feed_forward.visit_layers(&path, &FEED_FORWARD, visitor)?;
+            layer
+                .feed_forward
+                .visit_layers(&path, &FEED_FORWARD, visitor)?;
         }
         match &mut self.pooler {
             Some(pooler) => visitor.linear(POOLER, pooler),
@@ -319,8 +331,14 @@ mod tests {
     #[test]
     fn old_and_headed_names_are_read_as_today_s() {
         for (found, expected) in [
-            ("bert.embeddings.LayerNorm.gamma", Some("embeddings.LayerNorm.weight")),
-            ("embeddings.LayerNorm.beta", Some("embeddings.LayerNorm.bias")),
+            (
+                "bert.embeddings.LayerNorm.gamma",
+                Some("embeddings.LayerNorm.weight"),
+            ),
+            (
+                "embeddings.LayerNorm.beta",
+                Some("embeddings.LayerNorm.bias"),
+            ),
             ("bert.pooler.dense.weight", Some("pooler.dense.weight")),
             ("cls.predictions.bias", Some("cls.predictions.bias")),
             ("bert.embeddings.position_ids", None),
@@ -348,6 +366,9 @@ mod tests {
         }
         let fields = Map::from_iter([("hidden_size".to_owned(), json!("wide"))]);
         let error = BertConfig::from_json(&fields).unwrap_err();
-        assert!(matches!(error, Error::Encoder(EncoderError::Malformed { .. })));
+        assert!(matches!(
+            error,
+            Error::Encoder(EncoderError::Malformed { .. })
+        ));
     }
 }

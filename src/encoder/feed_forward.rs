@@ -75,7 +75,9 @@ impl<B: Backend> FeedForward<B> {
     /// - hidden: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<B, 2>, mode: Mode) -> Tensor<B, 2> {
-        let wide = self.activation.forward(self.intermediate.forward(hidden.clone(), mode));
+        let wide = self
+            .activation
+            .forward(self.intermediate.forward(hidden.clone(), mode));
         let output = dropout(self.output.forward(wide, mode), self.hidden_dropout, mode);
         self.norm.forward(output + hidden)
     }
@@ -95,7 +97,10 @@ impl<B: Backend> FeedForward<B> {
         names: &FeedForwardNames,
         visitor: &mut V,
     ) -> Result<()> {
-        visitor.linear(&format!("{path}.{}", names.intermediate), &mut self.intermediate)?;
+        visitor.linear(
+            &format!("{path}.{}", names.intermediate),
+            &mut self.intermediate,
+        )?;
         visitor.linear(&format!("{path}.{}", names.output), &mut self.output)?;
         visitor.layer_norm(&format!("{path}.{}", names.norm), &mut self.norm)
     }

@@ -56,7 +56,13 @@ mod tests {
             let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
             let sum: f64 = (0..=n)
                 .map(|i| {
-                    let weight = if i == 0 || i == n { 1.0 } else if i % 2 == 1 { 4.0 } else { 2.0 };
+                    let weight = if i == 0 || i == n {
+                        1.0
+                    } else if i % 2 == 1 {
+                        4.0
+                    } else {
+                        2.0
+                    };
                     weight * density(i as f64 * h)
                 })
                 .sum();
@@ -77,7 +83,10 @@ mod tests {
         };
         let error = |found: Vec<f32>| {
             assert_eq!(found.len(), xs.len());
-            let errors = xs.iter().zip(found).map(|(&x, f)| (slope(x.into()) - f64::from(f)).abs());
+            let errors = xs
+                .iter()
+                .zip(found)
+                .map(|(&x, f)| (slope(x.into()) - f64::from(f)).abs());
             errors.fold(0.0, f64::max)
         };
         assert!(error(gradient(|x| Activation::Gelu.forward(x))) < 1e-6);

@@ -37,16 +37,26 @@ mod tests {
     #[test]
     fn drops_the_share_it_is_told_and_keeps_the_mean() {
         let ones = Tensor::<TestBackend, 2>::ones([100, 100], &device());
-        let dropped: Vec<f32> = dropout(ones, 0.25, Mode::Training).into_data().iter().collect();
+        let dropped: Vec<f32> = dropout(ones, 0.25, Mode::Training)
+            .into_data()
+            .iter()
+            .collect();
         let zeros = dropped.iter().filter(|&&v| v == 0.0).count();
         assert!((2000..3000).contains(&zeros), "{zeros} of 10000 dropped");
-        assert!(dropped.iter().all(|&v| v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6));
+        assert!(
+            dropped
+                .iter()
+                .all(|&v| v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6)
+        );
     }
 
     #[test]
     fn does_nothing_at_inference() {
         let ones = Tensor::<TestBackend, 1>::ones([64], &device());
-        let kept: Vec<f32> = dropout(ones, 0.9, Mode::Inference).into_data().iter().collect();
+        let kept: Vec<f32> = dropout(ones, 0.9, Mode::Inference)
+            .into_data()
+            .iter()
+            .collect();
         assert_eq!(kept, [1.0; 64]);
     }
 }

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
-use burn::tensor::{backend::Backend, Device};
+use burn::tensor::{Device, backend::Backend};
 
 use super::SentenceTransformer;
 use crate::adapter::{
-    AdapterEntry, AdapterRegistry, DEFAULT_ADAPTER, LoraAdapter, LoraAdapterConfig, LoraConfig,
-    LoraLinear, normalize_key, resolve_targets,
+    AdapterRegistry, DEFAULT_ADAPTER, LoraAdapter, LoraAdapterConfig, LoraConfig, LoraLinear,
+    normalize_key, resolve_targets,
 };
 use crate::encoder::{LayerVisitor, Linears, Params};
 use crate::error::{Error, Result, StateDictError};
@@ -82,18 +82,10 @@ impl<B: Backend> SentenceTransformer<B> {
         let prefixes = self.config.encoder.head_prefixes();
         let mut tensors = tensors.rename(|key| Some(normalize_key(key, prefixes)));
         let device = self.device();
-        let mut missing = Vec::new();
-        let attached = self.attach_adapter(name, config, trainable, |target, dims| {
-            let loaded = target.config.load(name, target.path, dims, &mut tensors, &device);
-            // Gather all that is missing, so that the error names it all.
-            if let Err(Error::StateDict(StateDictError::Missing { owner, keys })) = &loaded {
-                missing.extend(keys.iter().cloned());
-                let keys = missing.clone();
-                return Err(StateDictError::Missing { owner: owner.clone(), keys }.into());
-            }
-            loaded
-        });
-        let adapted_layers = attached?;
+        let adapted_layers = self.attach_adapter(name, config, trainable, |target, dims| {
+            let new = target.config;
+            new.load(name, target.path, dims, &mut tensors, &device)
+        })?;
         let unexpected: Vec<String> = tensors.keys().map(str::to_owned).collect();
         if let Some(first) = unexpected.first() {
             log::warn!(
@@ -127,7 +119,7 @@ impl<B: Backend> SentenceTransformer<B> {
         let targets = resolve_targets(&mut config, &paths, defaults, model_type)?;
         let dims: BTreeMap<String, [usize; 2]> = layers.into_iter().collect();
         let mut made = BTreeMap::new();
-        let mut failed = None;
+        let mut missing: Option<(String, Vec<String>)> = None;
         for target in &targets {
             let new = NewAdapter {
                 path: &target.path,
@@ -137,14 +129,15 @@ impl<B: Backend> SentenceTransformer<B> {
                 Ok(adapter) => {
                     made.insert(target.path.clone(), adapter);
                 }
-                Err(error @ Error::StateDict(StateDictError::Missing { .. })) => {
-                    failed = Some(error);
+                // Gather all that is missing, so that the error names it all.
+                Err(Error::StateDict(StateDictError::Missing { owner, keys })) => {
+                    missing.get_or_insert((owner, Vec::new())).1.extend(keys);
                 }
                 Err(error) => return Err(error),
             }
         }
-        if let Some(error) = failed {
-            return Err(error);
+        if let Some((owner, keys)) = missing {
+            return Err(StateDictError::Missing { owner, keys }.into());
         }
         // Nothing can fail from here on.
         if self.adapters.is_empty() {
@@ -259,11 +252,6 @@ impl<B: Backend> SentenceTransformer<B> {
         &self.adapters
     }
 
-    /// An adapter, or the one active adapter.
-    pub(crate) fn adapter_entry(&self, method: &'static str) -> Result<&AdapterEntry> {
-        self.adapters.only_active(method)
-    }
-
     /// Tells the layers which adapters take part and which are trained.
     fn apply_adapters(&mut self) {
         let adapters = self.adapters.clone();
@@ -294,7 +282,11 @@ impl<B: Backend> SentenceTransformer<B> {
     /// The device the model is on.
     pub fn device(&self) -> Device<B> {
         use burn::module::Module;
-        self.encoder.devices().into_iter().next().unwrap_or_default()
+        self.encoder
+            .devices()
+            .into_iter()
+            .next()
+            .unwrap_or_default()
     }
 }
 

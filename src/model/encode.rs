@@ -141,7 +141,13 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
         let prompt = options.prompt.clone().or_else(|| self.prompts().query());
-        self.encode_with(texts, &EncodeOptions { prompt, ..options.clone() })
+        self.encode_with(
+            texts,
+            &EncodeOptions {
+                prompt,
+                ..options.clone()
+            },
+        )
     }
 
     /// Encodes documents: with the model's `document`, `passage` or `corpus` prompt, where
@@ -164,7 +170,13 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
         let prompt = options.prompt.clone().or_else(|| self.prompts().document());
-        self.encode_with(texts, &EncodeOptions { prompt, ..options.clone() })
+        self.encode_with(
+            texts,
+            &EncodeOptions {
+                prompt,
+                ..options.clone()
+            },
+        )
     }
 
     /// Encodes texts, one row each, in their order.
@@ -191,7 +203,11 @@ impl<B: Backend> SentenceTransformer<B> {
             let sentences = self.forward(&batch, Mode::Inference).detach();
             let rows = sentences.dims()[0];
             let cut = sentences.slice([0..rows, 0..dim]);
-            embeddings.push(if options.normalize { normalize(cut) } else { cut });
+            embeddings.push(if options.normalize {
+                normalize(cut)
+            } else {
+                cut
+            });
         })?;
         let device = self.device();
         if order.is_empty() {
@@ -225,8 +241,12 @@ impl<B: Backend> SentenceTransformer<B> {
             let tokens = self.forward_tokens(&batch, Mode::Inference);
             let hidden = tokens.embeddings.dims()[1];
             let starts = tokens.packing.starts();
-            for ((&text, start), &length) in members.iter().zip(starts).zip(batch.lengths().iter()) {
-                let rows = tokens.embeddings.clone().slice([start..start + length, 0..hidden]);
+            for ((&text, start), &length) in members.iter().zip(starts).zip(batch.lengths().iter())
+            {
+                let rows = tokens
+                    .embeddings
+                    .clone()
+                    .slice([start..start + length, 0..hidden]);
                 embeddings[text] = Some(rows.detach());
             }
         })?;

@@ -61,6 +61,19 @@ impl<B: Backend> SentenceTransformer<B> {
         })
     }
 
+    /// The same model with other modules behind the encoder.
+    ///
+    /// # Errors
+    /// [`ModuleError`](crate::error::ModuleError) where they do not fit the encoder or each
+    /// other.
+    pub fn with_modules(self, modules: Vec<SentenceModule<B>>) -> Result<Self> {
+        Ok(Self {
+            output_dim: check_pipeline(&modules, self.config.encoder.hidden_size())?,
+            modules,
+            ..self
+        })
+    }
+
     /// Turns a batch into sentence embeddings, before any `truncate_dim`; differentiable.
     ///
     /// # Shapes

@@ -58,7 +58,9 @@ impl SimilarityFunction {
     /// # Errors
     /// [`ModelError::UnknownSimilarity`].
     pub fn from_name(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|function| function.name() == name);
+        let found = Self::ALL
+            .into_iter()
+            .find(|function| function.name() == name);
         Ok(found.ok_or_else(|| ModelError::UnknownSimilarity {
             found: name.to_owned(),
         })?)
@@ -73,11 +75,7 @@ impl SimilarityFunction {
     ///
     /// # Errors
     /// [`ModelError::IncompatibleEmbeddings`] where the dimensions differ.
-    pub fn similarity<B: Backend>(
-        self,
-        a: impl Rows<B>,
-        b: impl Rows<B>,
-    ) -> Result<Tensor<B, 2>> {
+    pub fn similarity<B: Backend>(self, a: impl Rows<B>, b: impl Rows<B>) -> Result<Tensor<B, 2>> {
         let (a, b) = (a.into_rows(), b.into_rows());
         let ([n, left], [m, right]) = (a.dims(), b.dims());
         if left != right {
@@ -219,12 +217,21 @@ mod tests {
         for (function, expected) in [
             (SimilarityFunction::Cosine, [0.6, 0.8, 1.0, 0.0, 0.0, 0.0]),
             (SimilarityFunction::Dot, [9.0, 16.0, 25.0, 0.0, 0.0, 0.0]),
-            (SimilarityFunction::Euclidean, [-4.0, -3.0, 0.0, -3.0, -4.0, -5.0]),
-            (SimilarityFunction::Manhattan, [-4.0, -3.0, 0.0, -3.0, -4.0, -7.0]),
+            (
+                SimilarityFunction::Euclidean,
+                [-4.0, -3.0, 0.0, -3.0, -4.0, -5.0],
+            ),
+            (
+                SimilarityFunction::Manhattan,
+                [-4.0, -3.0, 0.0, -3.0, -4.0, -7.0],
+            ),
         ] {
             let found = function.similarity(a(), b()).map(values);
             let close = found.is_ok_and(|found| {
-                found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-6)
+                found
+                    .iter()
+                    .zip(expected)
+                    .all(|(f, e)| (f - e).abs() < 1e-6)
             });
             assert!(close, "{}", function.name());
         }
@@ -255,8 +262,16 @@ mod tests {
     fn what_cannot_be_compared_is_an_error() {
         let narrow = Tensor::<TestBackend, 2>::zeros([2, 3], &device());
         let two = tensor([[1.0, 2.0], [3.0, 4.0]]);
-        assert!(SimilarityFunction::Cosine.similarity(narrow, two.clone()).is_err());
-        assert!(SimilarityFunction::Cosine.pairwise(two, tensor([[1.0, 2.0]])).is_err());
+        assert!(
+            SimilarityFunction::Cosine
+                .similarity(narrow, two.clone())
+                .is_err()
+        );
+        assert!(
+            SimilarityFunction::Cosine
+                .pairwise(two, tensor([[1.0, 2.0]]))
+                .is_err()
+        );
         assert!(SimilarityFunction::from_name("jaccard").is_err());
     }
 }

@@ -117,10 +117,14 @@ impl DenseConfig {
     }
 
     fn activation(&self) -> Result<Activation> {
-        let known = ACTIVATIONS.iter().find(|(path, _)| *path == self.activation_function);
-        Ok(known.map(|&(_, activation)| activation).ok_or_else(|| ModuleError::UnknownActivation {
-            found: self.activation_function.clone(),
-            known: ACTIVATION_NAMES,
+        let known = ACTIVATIONS
+            .iter()
+            .find(|(path, _)| *path == self.activation_function);
+        Ok(known.map(|&(_, activation)| activation).ok_or_else(|| {
+            ModuleError::UnknownActivation {
+                found: self.activation_function.clone(),
+                known: ACTIVATION_NAMES,
+            }
         })?)
     }
 
@@ -184,7 +188,8 @@ impl<B: Backend> Dense<B> {
     /// - output: `[texts, out_features]`
     pub fn forward(&self, sentences: Tensor<B, 2>) -> Tensor<B, 2> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
-        self.activation.forward(linear(sentences, self.weight.val(), bias))
+        self.activation
+            .forward(linear(sentences, self.weight.val(), bias))
     }
 
     /// Visits the parameters, keyed behind `path`.
@@ -226,15 +231,23 @@ mod tests {
             fields[field] = value;
             parse(fields).unwrap_err()
         };
-        let error = with("activation_function", json!("torch.nn.modules.activation.Mish"));
-        assert!(matches!(error, Error::Module(ModuleError::UnknownActivation { .. })));
+        let error = with(
+            "activation_function",
+            json!("torch.nn.modules.activation.Mish"),
+        );
+        assert!(matches!(
+            error,
+            Error::Module(ModuleError::UnknownActivation { .. })
+        ));
         for (field, value) in [
             ("module_input_name", json!("token_embeddings")),
             ("module_output_name", json!("projection")),
             ("use_residual", json!(true)),
         ] {
             let error = with(field, value);
-            assert!(matches!(&error, Error::Module(ModuleError::UnsupportedField { field: f, .. }) if *f == field));
+            assert!(
+                matches!(&error, Error::Module(ModuleError::UnsupportedField { field: f, .. }) if *f == field)
+            );
         }
     }
 }

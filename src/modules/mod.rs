@@ -129,13 +129,19 @@ pub fn check_pipeline<B: Backend>(modules: &[SentenceModule<B>], hidden: usize) 
         if is_pooling != (index == 0) {
             let reason = "the modules behind the Transformer must be one Pooling first, then \
                           Dense or Normalize";
-            return Err(ModuleError::InvalidPipeline { reason: reason.to_owned() }.into());
+            return Err(ModuleError::InvalidPipeline {
+                reason: reason.to_owned(),
+            }
+            .into());
         }
         dim = module.output_dim(&name, dim)?;
     }
     if modules.is_empty() {
         let reason = "there is no Pooling module: the model gives token embeddings only";
-        return Err(ModuleError::InvalidPipeline { reason: reason.to_owned() }.into());
+        return Err(ModuleError::InvalidPipeline {
+            reason: reason.to_owned(),
+        }
+        .into());
     }
     Ok(dim)
 }
@@ -157,7 +163,14 @@ mod tests {
     #[test]
     fn a_pipeline_is_pooling_first_and_sizes_that_meet() {
         assert!(matches!(
-            check_pipeline(&[pooling(4), dense(4, 2), SentenceModule::Normalize(Normalize)], 4),
+            check_pipeline(
+                &[
+                    pooling(4),
+                    dense(4, 2),
+                    SentenceModule::Normalize(Normalize)
+                ],
+                4
+            ),
             Ok(2)
         ));
         for modules in [vec![], vec![dense(4, 2)], vec![pooling(4), pooling(4)]] {
@@ -168,7 +181,11 @@ mod tests {
         }
         assert!(matches!(
             check_pipeline(&[pooling(4), dense(5, 2)], 4),
-            Err(Error::Module(ModuleError::DimensionMismatch { expected: 5, found: 4, .. }))
+            Err(Error::Module(ModuleError::DimensionMismatch {
+                expected: 5,
+                found: 4,
+                ..
+            }))
         ));
     }
 }

@@ -40,7 +40,11 @@ const MODES: [(PoolingMode, &str, &str); 6] = [
         "weightedmean",
         "pooling_mode_weightedmean_tokens",
     ),
-    (PoolingMode::LastToken, "lasttoken", "pooling_mode_lasttoken"),
+    (
+        PoolingMode::LastToken,
+        "lasttoken",
+        "pooling_mode_lasttoken",
+    ),
 ];
 
 const MODE_NAMES: &[&str] = &[
@@ -59,10 +63,12 @@ impl PoolingMode {
     /// [`ModuleError::UnknownPoolingMode`].
     pub fn from_name(name: &str) -> Result<Self> {
         let found = MODES.iter().find(|(_, known, _)| *known == name);
-        Ok(found.map(|&(mode, _, _)| mode).ok_or_else(|| ModuleError::UnknownPoolingMode {
-            found: name.to_owned(),
-            known: MODE_NAMES,
-        })?)
+        Ok(found
+            .map(|&(mode, _, _)| mode)
+            .ok_or_else(|| ModuleError::UnknownPoolingMode {
+                found: name.to_owned(),
+                known: MODE_NAMES,
+            })?)
     }
 
     /// The mode's name.
@@ -159,9 +165,9 @@ impl PoolingConfig {
     /// The content of `config.json`: with the switches of the legacy generation, which
     /// every reader knows, wherever they can say it.
     pub fn to_json(&self) -> Value {
-        let in_legacy_order = self.modes.is_sorted_by_key(|mode| {
-            MODES.iter().position(|(known, _, _)| known == mode)
-        });
+        let in_legacy_order = self
+            .modes
+            .is_sorted_by_key(|mode| MODES.iter().position(|(known, _, _)| known == mode));
         if !in_legacy_order {
             let names: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
             return json!({
@@ -214,14 +220,20 @@ impl Pooling {
     /// - tokens: `[tokens, hidden]`
     /// - output: `[texts, hidden * modes]`
     pub fn forward<B: Backend>(&self, tokens: TokenFeatures<B>) -> Tensor<B, 2> {
-        let first = if self.config.include_prompt { 0 } else { tokens.prompt_tokens };
+        let first = if self.config.include_prompt {
+            0
+        } else {
+            tokens.prompt_tokens
+        };
         let lengths = tokens.packing.lengths();
         let pooled = self.config.modes.iter().map(|&mode| {
             let embeddings = tokens.embeddings.clone();
             if mode == PoolingMode::Max {
                 return max_pool(embeddings, first, &tokens.packing);
             }
-            let weights = lengths.iter().flat_map(|&length| token_weights(mode, length, first));
+            let weights = lengths
+                .iter()
+                .flat_map(|&length| token_weights(mode, length, first));
             weighted_sum_pool(embeddings, weights.collect(), &tokens.packing)
         });
         let pooled: Vec<_> = pooled.collect();
@@ -301,9 +313,12 @@ mod tests {
 
     #[test]
     fn an_unknown_mode_and_a_missing_dimension_are_named() {
-        let error = parse(json!({ "embedding_dimension": 8, "pooling_mode": "median" })).unwrap_err();
-        assert!(matches!(&error, Error::Module(ModuleError::UnknownPoolingMode { found, .. })
-            if found == "median"));
+        let error =
+            parse(json!({ "embedding_dimension": 8, "pooling_mode": "median" })).unwrap_err();
+        assert!(
+            matches!(&error, Error::Module(ModuleError::UnknownPoolingMode { found, .. })
+            if found == "median")
+        );
         let error = parse(json!({ "pooling_mode": "mean" })).unwrap_err();
         assert!(error.to_string().contains("embedding_dimension"), "{error}");
     }

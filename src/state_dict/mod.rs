@@ -119,20 +119,24 @@ impl StateDict {
         Ok(Tensor::from_data(data.convert::<B::FloatElem>(), device))
     }
 
+    /// Checks that there are tensors of all these keys.
+    ///
+    /// # Errors
+    /// [`StateDictError::Missing`] naming every one that is not there.
+    pub fn require(&self, keys: &[&str]) -> Result<()> {
+        let absent = keys.iter().filter(|key| !self.contains(key));
+        let keys: Vec<String> = absent.map(|key| (*key).to_owned()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let owner = self.owner.clone();
+        Err(StateDictError::Missing { owner, keys }.into())
+    }
+
     fn missing(&self, key: &str) -> StateDictError {
         StateDictError::Missing {
             owner: self.owner.clone(),
             keys: vec![key.to_owned()],
         }
-    }
-
-    /// Removes a tensor without using it.
-    pub fn remove(&mut self, key: &str) -> Option<TensorData> {
-        self.tensors.remove(key)
-    }
-
-    /// The number of bytes of all tensors, as they are stored.
-    pub fn bytes(&self) -> usize {
-        self.tensors.values().map(|data| data.bytes.len()).sum()
     }
 }

@@ -14,11 +14,8 @@ pub trait ParamVisitor<B: Backend> {
     ///
     /// # Errors
     /// What the visitor cannot do with it.
-    fn visit<const D: usize>(
-        &mut self,
-        key: String,
-        param: &mut Param<Tensor<B, D>>,
-    ) -> Result<()>;
+    fn visit<const D: usize>(&mut self, key: String, param: &mut Param<Tensor<B, D>>)
+    -> Result<()>;
 }
 
 impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for &mut V {
@@ -78,7 +75,9 @@ impl<B: Backend> ParamVisitor<B> for LoadTensors<'_, B> {
             return Ok(());
         }
         // The lazy shape and id: looking at the value would draw it.
-        let tensor = self.tensors.take(&key, param.lazy_shape().dims(), self.device)?;
+        let tensor = self
+            .tensors
+            .take(&key, param.lazy_shape().dims(), self.device)?;
         *param = Param::initialized(param.id, tensor.require_grad());
         Ok(())
     }

@@ -37,7 +37,13 @@ impl<B: Backend> TokenBatch<B> {
                 ("segment id", &encoding.type_ids, type_vocab_size),
             ] {
                 if let Some(&id) = ids.iter().find(|&&id| id as usize >= entries) {
-                    return Err(TextError::TokenOutOfRange { what, id, index, entries }.into());
+                    return Err(TextError::TokenOutOfRange {
+                        what,
+                        id,
+                        index,
+                        entries,
+                    }
+                    .into());
                 }
             }
         }

@@ -80,15 +80,26 @@ mod tests {
 
     #[test]
     fn equal_lengths_keep_their_order() {
-        let limits = BatchLimits { texts: 2, cost: usize::MAX, hidden_size: 8 };
+        let limits = BatchLimits {
+            texts: 2,
+            cost: usize::MAX,
+            hidden_size: 8,
+        };
         assert_eq!(plan(&[3, 3, 3], &limits), [vec![0, 1], vec![2]]);
     }
 
     #[test]
     fn a_long_text_costs_more_than_its_tokens() {
-        let limits = BatchLimits { texts: 8, cost: 1000, hidden_size: 10 };
+        let limits = BatchLimits {
+            texts: 8,
+            cost: 1000,
+            hidden_size: 10,
+        };
         assert_eq!(plan(&[300, 300], &limits), [vec![0], vec![1]]);
-        let wide = BatchLimits { hidden_size: 1000, ..limits };
+        let wide = BatchLimits {
+            hidden_size: 1000,
+            ..limits
+        };
         assert_eq!(plan(&[300, 300], &wide), [vec![0, 1]]);
     }
 }

@@ -107,7 +107,10 @@ mod tests {
     fn a_call_s_prompt_wins_over_the_default() {
         let p = prompts(&[("query", "q: "), ("sts", "s: ")], Some("sts"));
         assert_eq!(p.resolve(None).unwrap(), Some("s: "));
-        assert_eq!(p.resolve(Some(&Prompt::named("query"))).unwrap(), Some("q: "));
+        assert_eq!(
+            p.resolve(Some(&Prompt::named("query"))).unwrap(),
+            Some("q: ")
+        );
         assert_eq!(p.resolve(Some(&Prompt::text("x"))).unwrap(), Some("x"));
         assert_eq!(Prompts::default().resolve(None).unwrap(), None);
     }
@@ -116,8 +119,10 @@ mod tests {
     fn an_unknown_name_is_an_error_that_lists_the_known() {
         let p = prompts(&[("query", "q: ")], None);
         let error = p.resolve(Some(&Prompt::named("sts"))).unwrap_err();
-        assert!(matches!(&error, Error::Model(ModelError::UnknownPrompt { name, known })
-            if name == "sts" && known == &["query"]));
+        assert!(
+            matches!(&error, Error::Model(ModelError::UnknownPrompt { name, known })
+            if name == "sts" && known == &["query"])
+        );
     }
 
     #[test]

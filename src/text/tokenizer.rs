@@ -97,29 +97,44 @@ impl TextTokenizer {
     /// [`TextError::MaxLengthTooLarge`] if it exceeds `most`.
     pub fn with_max_length(&self, max_length: usize, most: usize) -> Result<Self> {
         if max_length > most {
-            return Err(TextError::MaxLengthTooLarge { found: max_length, most }.into());
+            return Err(TextError::MaxLengthTooLarge {
+                found: max_length,
+                most,
+            }
+            .into());
         }
         Self::new((*self.inner).clone(), max_length)
     }
 
     /// The same tokenizer with texts lowercased before anything else.
-    #[must_use]
-    pub fn with_lowercase(&self) -> Self {
+    ///
+    /// # Errors
+    /// [`TextError::Tokenize`] if the tokenizer does not take the step.
+    pub fn with_lowercase(&self) -> Result<Self> {
         let mut tokenizer = (*self.inner).clone();
         let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
         steps.extend(tokenizer.get_normalizer().cloned());
-        tokenizer.with_normalizer(Some(Sequence::new(steps)));
-        Self {
+        tokenizer
+            .with_normalizer(Some(Sequence::new(steps)))
+            .map_err(|e| TextError::Tokenize {
+                index: 0,
+                reason: e.to_string(),
+            })?;
+        Ok(Self {
             inner: Arc::new(tokenizer),
             max_length: self.max_length,
-        }
+        })
     }
 
     /// Tokenizes texts, each with `prompt` in front.
     ///
     /// # Errors
     /// [`TextError::Tokenize`] naming the text that the tokenizer failed on.
-    pub fn encode<T: AsRef<str>>(&self, texts: &[T], prompt: Option<&str>) -> Result<Vec<Encoding>> {
+    pub fn encode<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        prompt: Option<&str>,
+    ) -> Result<Vec<Encoding>> {
         let prompt = prompt.unwrap_or_default();
         let inputs: Vec<String> = texts
             .iter()
@@ -132,10 +147,12 @@ impl TextTokenizer {
                 .into_iter()
                 .enumerate()
                 .map(|(index, input)| {
-                    self.inner.encode_fast(input, true).map_err(|e| TextError::Tokenize {
-                        index,
-                        reason: e.to_string(),
-                    })
+                    self.inner
+                        .encode_fast(input, true)
+                        .map_err(|e| TextError::Tokenize {
+                            index,
+                            reason: e.to_string(),
+                        })
                 })
                 .collect::<Result<_, _>>()?,
         };
