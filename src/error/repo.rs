@@ -47,6 +47,16 @@ pub enum RepoError {
         /// Where and what.
         source: serde_json::Error,
     },
+    /// A line of a file that is read line by line does not say what it must.
+    #[error("{}:{line}: {reason}", path.display())]
+    InvalidLine {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file holds a value that it cannot have.
     #[error("{}: field `{field}` is {found}, expected {expected}", path.display())]
     InvalidField {
