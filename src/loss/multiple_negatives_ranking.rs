@@ -4,7 +4,9 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::{Columns, LabelColumn, Labels, Loss, TextColumns};
 use crate::error::{LossError, Result};
-use crate::model::SimilarityFunction;
+use crate::model::similarity::{
+    SimilarityFunction, cos_sim, dot_score, euclidean_sim, manhattan_sim,
+};
 
 /// How [`MultipleNegativesRankingLoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,10 +81,13 @@ impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
         let batch = anchors.dims()[0];
         let device = anchors.device();
 
-        let scores = self
-            .similarity
-            .matrix(anchors, Tensor::cat(candidates, 0))
-            .mul_scalar(self.scale);
+        let compare = match self.similarity {
+            SimilarityFunction::Cosine => cos_sim,
+            SimilarityFunction::Dot => dot_score,
+            SimilarityFunction::Euclidean => euclidean_sim,
+            SimilarityFunction::Manhattan => manhattan_sim,
+        };
+        let scores = compare(anchors, Tensor::cat(candidates, 0)).mul_scalar(self.scale);
         let own = Tensor::<B, 1, Int>::arange(0..batch as i64, &device).unsqueeze_dim(1);
         log_softmax(scores, 1).gather(1, own).mean().neg()
     }

@@ -179,7 +179,7 @@ impl Checkpoint {
         if let Some(other) = file.names().into_iter().find(|key| !is_moment(key) && !ours.contains(key)) {
             return Err(self.mismatch(format!("it trained `{other}`, this model does not")));
         }
-        let mut restoring = Restoring {
+        let mut restoring = Restoring::<B, L> {
             states,
             moments: Moments::<B, L>::default(),
         };

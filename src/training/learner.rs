@@ -13,7 +13,7 @@ use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
-use crate::kernel::Mode;
+use crate::model::Mode;
 use crate::loss::{Labels, Loss};
 use crate::model::SentenceTransformer;
 
@@ -115,8 +115,9 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
     /// # Shapes
     /// - output: `[texts, dim]`
     pub(super) fn embed(&self, texts: &[&str], seed: u64) -> Result<Tensor<B, 2>> {
-        let tokens = self.model.tokenize(texts, None)?;
-        B::seed(&self.device(), seed);
+        let device = self.device();
+        let tokens = self.model.tokenize(texts, None, &device)?;
+        B::seed(&device, seed);
         Ok(self.model.forward(&tokens, self.pass.mode))
     }
 

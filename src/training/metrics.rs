@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn metrics_read_the_steps_record() {
         let output = StepOutput::default();
-        assert_eq!(output.adapt(), None);
+        assert_eq!(Adaptor::<Option<StepRecord>>::adapt(&output), None);
         output.record.set(record(2)).unwrap();
         let expected = record(2);
         for (mut metric, value) in [

@@ -23,7 +23,7 @@ use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
 use crate::error::{Result, TrainingError};
-use crate::kernel::Mode;
+use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
 /// Trains a model: what the reference's `SentenceTransformerTrainer` does, on
