@@ -72,13 +72,18 @@ mod tests {
 
     #[test]
     fn names_a_mini_batch_size() {
-        let loss = MultipleNegativesRankingLossConfig::default().init().unwrap();
+        let loss = MultipleNegativesRankingLossConfig::default()
+            .init()
+            .unwrap();
         assert_eq!(Loss::<TestBackend>::mini_batch_size(&loss), None);
         let cached = CachedLoss::<TestBackend, _>::new(loss.clone(), 4).unwrap();
         assert_eq!(cached.mini_batch_size(), Some(4));
         assert!(matches!(
             CachedLoss::<TestBackend, _>::new(loss, 0),
-            Err(Error::Loss(LossError::InvalidOption { option: "mini_batch_size", .. }))
+            Err(Error::Loss(LossError::InvalidOption {
+                option: "mini_batch_size",
+                ..
+            }))
         ));
     }
 }

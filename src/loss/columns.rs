@@ -82,7 +82,10 @@ impl<B: Backend> Labels<B> {
     }
 
     /// Labels from rows on the host, all of one length.
-    pub fn from_rows<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, device: &B::Device) -> Self {
+    pub fn from_rows<'a>(
+        rows: impl ExactSizeIterator<Item = &'a [f32]>,
+        device: &B::Device,
+    ) -> Self {
         let batch = rows.len();
         let values: Vec<f32> = rows.flatten().copied().collect();
         let width = values.len().checked_div(batch).unwrap_or(0);
@@ -117,7 +120,9 @@ mod tests {
         };
         assert!(pairs.check("Some", 2, None).is_ok());
         assert!(pairs.check("Some", 2, Some(1)).is_ok());
-        let Err(Error::Loss(LossError::Columns { expected, found, .. })) = pairs.check("Some", 3, None)
+        let Err(Error::Loss(LossError::Columns {
+            expected, found, ..
+        })) = pairs.check("Some", 3, None)
         else {
             panic!("three columns passed for exactly two");
         };

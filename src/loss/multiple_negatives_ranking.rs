@@ -74,7 +74,11 @@ impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
         }
     }
 
-    fn forward(&self, mut embeddings: Vec<Tensor<B, 2>>, _labels: Option<Labels<B>>) -> Tensor<B, 1> {
+    fn forward(
+        &self,
+        mut embeddings: Vec<Tensor<B, 2>>,
+        _labels: Option<Labels<B>>,
+    ) -> Tensor<B, 1> {
         assert!(embeddings.len() >= 2, "{NAME} needs anchors and positives");
         let candidates = embeddings.split_off(1);
         let anchors = embeddings.remove(0);
@@ -155,7 +159,10 @@ mod tests {
             let all = [widen(&POSITIVES), widen(&NEGATIVES)].concat();
             let expected_all = by_hand(&widen(&ANCHORS), &all, scale, cosine);
             assert!((triplets - expected_all).abs() < 1e-5);
-            assert!((expected_all - expected).abs() > 1e-3, "negatives must count");
+            assert!(
+                (expected_all - expected).abs() > 1e-3,
+                "negatives must count"
+            );
         }
     }
 
@@ -177,7 +184,10 @@ mod tests {
                 by_hand(&moved, &candidates, 3.0, true)
             };
             let slope = (at(step) - at(-step)) / (2.0 * step);
-            assert!((f64::from(found) - slope).abs() < 1e-5, "{found} for {slope}");
+            assert!(
+                (f64::from(found) - slope).abs() < 1e-5,
+                "{found} for {slope}"
+            );
         }
         assert!(gradient.iter().any(|g| g.abs() > 1e-2));
     }
@@ -194,14 +204,19 @@ mod tests {
         for scale in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(
                 config(scale, SimilarityFunction::Cosine).init(),
-                Err(Error::Loss(LossError::InvalidOption { option: "scale", .. }))
+                Err(Error::Loss(LossError::InvalidOption {
+                    option: "scale",
+                    ..
+                }))
             ));
         }
     }
 
     #[test]
     fn reads_two_columns_or_more() {
-        let loss = MultipleNegativesRankingLossConfig::default().init().unwrap();
+        let loss = MultipleNegativesRankingLossConfig::default()
+            .init()
+            .unwrap();
         let columns = Loss::<TestBackend>::columns(&loss);
         assert!(columns.check(NAME, 4, None).is_ok());
         assert!(columns.check(NAME, 1, None).is_err());

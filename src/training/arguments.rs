@@ -93,8 +93,14 @@ impl TrainingArguments {
     /// [`TrainingError::InvalidArgument`] names the first one that cannot be meant.
     pub fn validate(&self) -> Result<()> {
         let counts = [
-            ("per_device_train_batch_size", Some(self.per_device_train_batch_size)),
-            ("gradient_accumulation_steps", Some(self.gradient_accumulation_steps)),
+            (
+                "per_device_train_batch_size",
+                Some(self.per_device_train_batch_size),
+            ),
+            (
+                "gradient_accumulation_steps",
+                Some(self.gradient_accumulation_steps),
+            ),
             ("logging_steps", Some(self.logging_steps)),
             ("max_steps", self.max_steps),
             ("eval_steps", self.eval_steps),
@@ -107,14 +113,62 @@ impl TrainingArguments {
             }
         }
         let numbers = [
-            ("num_train_epochs", self.num_train_epochs, 0.0, f64::MAX, "a number above 0"),
-            ("learning_rate", self.learning_rate, 0.0, f64::MAX, "a number of at least 0"),
-            ("warmup_ratio", self.warmup_ratio, 0.0, 1.0, "a number from 0 to 1"),
-            ("weight_decay", self.weight_decay, 0.0, f64::MAX, "a number of at least 0"),
-            ("adam_beta1", self.adam_beta1, 0.0, BELOW_ONE, "a number from 0 to below 1"),
-            ("adam_beta2", self.adam_beta2, 0.0, BELOW_ONE, "a number from 0 to below 1"),
-            ("adam_epsilon", self.adam_epsilon, 0.0, f64::MAX, "a number of at least 0"),
-            ("max_grad_norm", self.max_grad_norm, 0.0, f64::MAX, "a number of at least 0"),
+            (
+                "num_train_epochs",
+                self.num_train_epochs,
+                0.0,
+                f64::MAX,
+                "a number above 0",
+            ),
+            (
+                "learning_rate",
+                self.learning_rate,
+                0.0,
+                f64::MAX,
+                "a number of at least 0",
+            ),
+            (
+                "warmup_ratio",
+                self.warmup_ratio,
+                0.0,
+                1.0,
+                "a number from 0 to 1",
+            ),
+            (
+                "weight_decay",
+                self.weight_decay,
+                0.0,
+                f64::MAX,
+                "a number of at least 0",
+            ),
+            (
+                "adam_beta1",
+                self.adam_beta1,
+                0.0,
+                BELOW_ONE,
+                "a number from 0 to below 1",
+            ),
+            (
+                "adam_beta2",
+                self.adam_beta2,
+                0.0,
+                BELOW_ONE,
+                "a number from 0 to below 1",
+            ),
+            (
+                "adam_epsilon",
+                self.adam_epsilon,
+                0.0,
+                f64::MAX,
+                "a number of at least 0",
+            ),
+            (
+                "max_grad_norm",
+                self.max_grad_norm,
+                0.0,
+                f64::MAX,
+                "a number of at least 0",
+            ),
         ];
         for (argument, number, least, most, expected) in numbers {
             if !(least..=most).contains(&number) {
@@ -171,8 +225,12 @@ mod tests {
     fn names_the_argument_that_cannot_be_meant() {
         type Break = fn(&mut TrainingArguments);
         let broken: [(&str, Break); 10] = [
-            ("per_device_train_batch_size", |a| a.per_device_train_batch_size = 0),
-            ("gradient_accumulation_steps", |a| a.gradient_accumulation_steps = 0),
+            ("per_device_train_batch_size", |a| {
+                a.per_device_train_batch_size = 0
+            }),
+            ("gradient_accumulation_steps", |a| {
+                a.gradient_accumulation_steps = 0
+            }),
             ("max_steps", |a| a.max_steps = Some(0)),
             ("save_total_limit", |a| a.save_total_limit = Some(0)),
             ("num_train_epochs", |a| a.num_train_epochs = 0.0),
@@ -214,7 +272,10 @@ mod tests {
             ..Default::default()
         };
         let json = serde_json::to_string(&arguments).unwrap();
-        assert_eq!(serde_json::from_str::<TrainingArguments>(&json).unwrap(), arguments);
+        assert_eq!(
+            serde_json::from_str::<TrainingArguments>(&json).unwrap(),
+            arguments
+        );
         assert!(json.contains(r#""batch_sampler":"no_duplicates""#));
     }
 }

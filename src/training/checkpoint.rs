@@ -6,9 +6,9 @@
 //! written beside its place and renamed into it: one that is there is whole.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 #[cfg(unix)]
 use std::fs::File;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -175,8 +175,16 @@ impl Checkpoint {
             states.insert(*id, ParameterState { value, moments });
         }
         let ours: HashSet<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-        let is_moment = |key: &str| [STEP, EXP_AVG, EXP_AVG_SQ].iter().any(|end| key.ends_with(end));
-        if let Some(other) = file.names().into_iter().find(|key| !is_moment(key) && !ours.contains(key)) {
+        let is_moment = |key: &str| {
+            [STEP, EXP_AVG, EXP_AVG_SQ]
+                .iter()
+                .any(|end| key.ends_with(end))
+        };
+        if let Some(other) = file
+            .names()
+            .into_iter()
+            .find(|key| !is_moment(key) && !ours.contains(key))
+        {
             return Err(self.mismatch(format!("it trained `{other}`, this model does not")));
         }
         let mut restoring = Restoring::<B, L> {
@@ -187,7 +195,12 @@ impl Checkpoint {
         Ok((model, restoring.moments))
     }
 
-    fn read_tensor(&self, file: &SafeTensors<'_>, key: &str, shape: &[usize]) -> Result<TensorData> {
+    fn read_tensor(
+        &self,
+        file: &SafeTensors<'_>,
+        key: &str,
+        shape: &[usize],
+    ) -> Result<TensorData> {
         let Ok(view) = file.tensor(key) else {
             return Err(self.mismatch(format!("it has no `{key}`")));
         };
@@ -230,7 +243,10 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     model.model.save(&unfinished)?;
 
     let mut collecting = Collecting::<B, L> {
-        names: parameters.iter().map(|(name, id)| (*id, name.as_str())).collect(),
+        names: parameters
+            .iter()
+            .map(|(name, id)| (*id, name.as_str()))
+            .collect(),
         moments,
         tensors: Vec::new(),
     };
@@ -331,7 +347,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> ModuleVisitor<B> for Collecting<'_
             return;
         };
         let data = |tensor: Tensor<B::InnerBackend, D>| tensor.into_data().convert::<f32>();
-        self.tensors.push(((*name).to_owned(), data(param.val().inner())));
+        self.tensors
+            .push(((*name).to_owned(), data(param.val().inner())));
         let Some(moments) = self.moments.get(&param.id) else {
             return;
         };
@@ -380,7 +397,10 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn remove_dir(path: &Path) -> Result<()> {

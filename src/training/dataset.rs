@@ -106,11 +106,13 @@ impl Dataset {
             if line.trim().is_empty() {
                 continue;
             }
-            reader.read(line).map_err(|reason| TrainingError::InvalidLine {
-                path: path.to_owned(),
-                line: index + 1,
-                reason,
-            })?;
+            reader
+                .read(line)
+                .map_err(|reason| TrainingError::InvalidLine {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    reason,
+                })?;
         }
         match reader.dataset {
             Some(dataset) => Ok(dataset),
@@ -154,7 +156,11 @@ impl Dataset {
     /// Two data sets: the first `samples` of this one, and the rest.
     pub fn split_at(mut self, samples: usize) -> (Self, Self) {
         let at = samples.min(self.len());
-        let columns = self.columns.iter_mut().map(|texts| texts.split_off(at)).collect();
+        let columns = self
+            .columns
+            .iter_mut()
+            .map(|texts| texts.split_off(at))
+            .collect();
         let labels = self.labels.as_mut().map(|labels| labels.split_off(at));
         let rest = Self {
             names: self.names.clone(),
@@ -214,7 +220,10 @@ impl LineReader {
         if let (Some(label), Some(labels)) = (label, &mut dataset.labels) {
             let width = labels.first().map_or(label.len(), Vec::len);
             if label.len() != width {
-                return Err(format!("the label has {} numbers, expected {width}", label.len()));
+                return Err(format!(
+                    "the label has {} numbers, expected {width}",
+                    label.len()
+                ));
             }
             labels.push(label);
         }
@@ -282,7 +291,10 @@ mod tests {
             ("[1]", "not a JSON object"),
             (r#"{"anchor": "a"}"#, "`positive` is missing"),
             (r#"{"anchor": "a", "positive": null}"#, "`positive` is null"),
-            (r#"{"anchor": "a", "positive": "b", "x": "c"}"#, "`x` is not a key"),
+            (
+                r#"{"anchor": "a", "positive": "b", "x": "c"}"#,
+                "`x` is not a key",
+            ),
         ] {
             let content = format!("{good}\n\n{bad}\n{good}\n");
             let Err(Error::Training(TrainingError::InvalidLine { line, reason, .. })) =
@@ -303,7 +315,8 @@ mod tests {
     #[test]
     fn files_that_cannot_be_read_are_named() {
         let bytes = file(b"{\"a\": \"x\"}\n\xff\n");
-        let Err(Error::Repo(RepoError::NotUtf8 { path, offset })) = Dataset::from_jsonl(bytes.path())
+        let Err(Error::Repo(RepoError::NotUtf8 { path, offset })) =
+            Dataset::from_jsonl(bytes.path())
         else {
             panic!("bytes passed as UTF-8");
         };
@@ -323,9 +336,17 @@ mod tests {
         let texts = |n: usize| vec!["x".to_owned(); n];
         assert!(matches!(
             Dataset::from_columns([("a", texts(2)), ("b", texts(3))]),
-            Err(Error::Training(TrainingError::UnequalColumns { expected: 2, found: 3, .. }))
+            Err(Error::Training(TrainingError::UnequalColumns {
+                expected: 2,
+                found: 3,
+                ..
+            }))
         ));
-        assert!(Dataset::from_pairs([("a", "b")]).with_labels(Vec::new()).is_err());
+        assert!(
+            Dataset::from_pairs([("a", "b")])
+                .with_labels(Vec::new())
+                .is_err()
+        );
     }
 
     #[test]

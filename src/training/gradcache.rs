@@ -2,8 +2,8 @@
 //! <https://arxiv.org/abs/2101.06983>).
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
 
 use super::learner::{TextBatch, TrainableLoss, TrainingModel, scalar};
 use super::seed;
@@ -33,7 +33,9 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
         columns.push(Tensor::from_inner(Tensor::cat(parts, 0)).require_grad());
     }
 
-    let loss = model.loss.forward(columns.clone(), batch.labels(&model.device()));
+    let loss = model
+        .loss
+        .forward(columns.clone(), batch.labels(&model.device()));
     let mut of_loss = loss.clone().mul_scalar(share).backward();
 
     let mut gradients = GradientsAccumulator::new();

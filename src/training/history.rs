@@ -43,11 +43,12 @@ impl History {
             let Some(line) = line.strip_suffix('\n') else {
                 break;
             };
-            let record = serde_json::from_str(line).map_err(|error| TrainingError::InvalidLine {
-                path: path.to_owned(),
-                line: index + 1,
-                reason: error.to_string(),
-            })?;
+            let record =
+                serde_json::from_str(line).map_err(|error| TrainingError::InvalidLine {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    reason: error.to_string(),
+                })?;
             records.push(record);
         }
         Ok(Self { records })
@@ -115,10 +116,11 @@ impl HistoryWriter {
 
     /// Writes one step: it is in the file when this returns.
     pub(super) fn append(&mut self, record: StepRecord) -> Result<()> {
-        let mut line = serde_json::to_string(&record).map_err(|error| TrainingError::InvalidFile {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })?;
+        let mut line =
+            serde_json::to_string(&record).map_err(|error| TrainingError::InvalidFile {
+                path: self.path.clone(),
+                reason: error.to_string(),
+            })?;
         line.push('\n');
         let written = self.file.write_all(line.as_bytes());
         written.map_err(|source| io_error(&self.path, "write", source))?;
@@ -128,7 +130,9 @@ impl HistoryWriter {
 
     /// Makes what was written survive a power cut.
     pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|source| io_error(&self.path, "write", source))
+        self.file
+            .sync_data()
+            .map_err(|source| io_error(&self.path, "write", source))
     }
 
     /// The steps so far.
@@ -187,7 +191,10 @@ pub(super) mod tests {
         assert_eq!(steps, expected);
         assert!((history.losses()[1] - record(2).loss).abs() < 1e-15);
         let first = fs::read_to_string(&path).unwrap();
-        assert!(first.starts_with(r#"{"step":1,"epoch":0.1,"loss":"#), "{first}");
+        assert!(
+            first.starts_with(r#"{"step":1,"epoch":0.1,"loss":"#),
+            "{first}"
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
-use crate::model::Mode;
 use crate::loss::{Labels, Loss};
+use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
@@ -73,7 +73,11 @@ impl<B: Backend, L> TrainingModel<B, L> {
         Self {
             model,
             loss,
-            pass: TrainingPass { seed, mode, session },
+            pass: TrainingPass {
+                seed,
+                mode,
+                session,
+            },
         }
     }
 }
@@ -100,7 +104,11 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
         Ok((sum, gradients.grads()))
     }
 
-    fn gradients_at_once(&self, batch: &TextBatch<'_>, share: f64) -> Result<(f64, GradientsParams)> {
+    fn gradients_at_once(
+        &self,
+        batch: &TextBatch<'_>,
+        share: f64,
+    ) -> Result<(f64, GradientsParams)> {
         let texts = batch.columns.concat();
         let embeddings = self.embed(&texts, batch.seed)?;
         let columns = embeddings.chunk(batch.columns.len(), 0);
@@ -136,7 +144,8 @@ pub(super) struct TextBatch<'a> {
 
 impl<'a> TextBatch<'a> {
     fn read(dataset: &'a Dataset, batch: &[u32], seed: u64) -> Self {
-        let column = |texts: &'a Vec<String>| batch.iter().map(|&i| texts[i as usize].as_str()).collect();
+        let column =
+            |texts: &'a Vec<String>| batch.iter().map(|&i| texts[i as usize].as_str()).collect();
         let labels = |rows: &'a [Vec<f32>]| batch.iter().map(|&i| &rows[i as usize][..]).collect();
         Self {
             columns: dataset.columns().iter().map(column).collect(),

@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn slices_share_the_batches_out() {
         let plan = plan();
-        let loader: Arc<dyn DataLoader<TestBackend, _>> = Arc::new(StepLoader::new(plan.clone(), 0));
+        let loader: Arc<dyn DataLoader<TestBackend, _>> =
+            Arc::new(StepLoader::new(plan.clone(), 0));
         let parts = [loader.slice(0, 5), loader.slice(5, 10)];
         let shared: Vec<Step> = parts.iter().flat_map(|part| steps(&**part)).collect();
         assert_eq!(shared, plan.steps(0));

@@ -37,7 +37,9 @@ impl StepMetric {
     }
 
     pub(super) fn pairs_per_second() -> Self {
-        Self::new("Speed", Some("pairs/s"), true, |record| record.pairs_per_second)
+        Self::new("Speed", Some("pairs/s"), true, |record| {
+            record.pairs_per_second
+        })
     }
 
     fn new(

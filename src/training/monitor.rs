@@ -88,7 +88,8 @@ impl<B: AutodiffBackend> Monitor<B> {
             && !self.session.has_failed()
         {
             let step = self.steps + 1;
-            self.session.fail(TrainingError::NotFinite { step, what, found }.into());
+            self.session
+                .fail(TrainingError::NotFinite { step, what, found }.into());
         }
         !self.session.has_failed()
     }
@@ -160,7 +161,11 @@ impl<B: AutodiffBackend> Monitor<B> {
     fn tell(&mut self, record: &StepRecord) {
         let total_steps = self.plan.total_steps();
         self.unlogged.push(record.loss);
-        if record.step.is_multiple_of(self.plan.arguments().logging_steps) || record.step == total_steps {
+        if record
+            .step
+            .is_multiple_of(self.plan.arguments().logging_steps)
+            || record.step == total_steps
+        {
             let loss = self.unlogged.iter().sum::<f64>() / self.unlogged.len() as f64;
             self.unlogged.clear();
             log::info!(
@@ -174,7 +179,10 @@ impl<B: AutodiffBackend> Monitor<B> {
             );
         }
         if let Some(listener) = &mut self.listener {
-            listener(TrainingEvent::Step { record, total_steps });
+            listener(TrainingEvent::Step {
+                record,
+                total_steps,
+            });
         }
     }
 
@@ -183,7 +191,11 @@ impl<B: AutodiffBackend> Monitor<B> {
         let Some(evaluator) = &mut self.evaluator else {
             return Ok(());
         };
-        if self.evaluations.last().is_some_and(|last| last.step == self.steps) {
+        if self
+            .evaluations
+            .last()
+            .is_some_and(|last| last.step == self.steps)
+        {
             return Ok(());
         }
         let record = EvaluationRecord {

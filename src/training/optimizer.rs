@@ -126,13 +126,19 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Optimizer<TrainingModel<B, L>, B>
         grads: MultiGradientsParams,
     ) -> TrainingModel<B, L> {
         // The norm is that of all gradients: they have to meet on one device.
-        let mut gathering = Gathering { from: grads, to: GradientsParams::new() };
+        let mut gathering = Gathering {
+            from: grads,
+            to: GradientsParams::new(),
+        };
         module.visit(&mut gathering);
         self.update(lr, module, gathering.to)
     }
 
     fn to_record(&self) -> Self::Record {
-        self.groups.iter().flat_map(|group| group.adamw.to_record()).collect()
+        self.groups
+            .iter()
+            .flat_map(|group| group.adamw.to_record())
+            .collect()
     }
 
     fn load_record(mut self, record: Self::Record) -> Self {
@@ -149,8 +155,14 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Optimizer<TrainingModel<B, L>, B>
 }
 
 /// The Euclidean norm of all gradients together.
-fn grad_norm<B: AutodiffBackend, M: AutodiffModule<B>>(module: &M, gradients: &GradientsParams) -> f64 {
-    let mut norm = SquaredNorm::<B> { gradients, sum: None };
+fn grad_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
+    module: &M,
+    gradients: &GradientsParams,
+) -> f64 {
+    let mut norm = SquaredNorm::<B> {
+        gradients,
+        sum: None,
+    };
     module.visit(&mut norm);
     norm.sum.map_or(0.0, |sum| scalar(sum.sqrt()))
 }
@@ -214,7 +226,10 @@ struct Moving<'a> {
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Moving<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.members.is_some_and(|members| !members.contains(&param.id)) {
+        if self
+            .members
+            .is_some_and(|members| !members.contains(&param.id))
+        {
             return;
         }
         if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {

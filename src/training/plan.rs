@@ -116,7 +116,11 @@ impl Plan {
     fn start(&self, epoch: usize) -> usize {
         match epoch {
             0 => 0,
-            _ => self.ends.get(epoch - 1).copied().unwrap_or(self.total_steps()),
+            _ => self
+                .ends
+                .get(epoch - 1)
+                .copied()
+                .unwrap_or(self.total_steps()),
         }
     }
 
@@ -151,7 +155,9 @@ mod tests {
     }
 
     fn lengths(plan: &Plan) -> Vec<usize> {
-        (0..plan.epochs()).map(|epoch| plan.steps(epoch).len()).collect()
+        (0..plan.epochs())
+            .map(|epoch| plan.steps(epoch).len())
+            .collect()
     }
 
     #[test]
@@ -159,12 +165,18 @@ mod tests {
         let plan = plan(10, |_| ());
         assert_eq!((plan.total_steps(), lengths(&plan)), (6, vec![3, 3]));
         for epoch in 0..2 {
-            let mut samples: Vec<u32> =
-                plan.steps(epoch).into_iter().flat_map(|s| s.batches.concat()).collect();
+            let mut samples: Vec<u32> = plan
+                .steps(epoch)
+                .into_iter()
+                .flat_map(|s| s.batches.concat())
+                .collect();
             samples.sort_unstable();
             assert_eq!(samples, (0..10).collect::<Vec<_>>());
         }
-        let places: Vec<usize> = (0..2).flat_map(|e| plan.steps(e)).map(|s| s.index).collect();
+        let places: Vec<usize> = (0..2)
+            .flat_map(|e| plan.steps(e))
+            .map(|s| s.index)
+            .collect();
         assert_eq!(places, (0..6).collect::<Vec<_>>());
         assert_ne!(plan.steps(0)[0].batches, plan.steps(1)[0].batches);
     }
@@ -206,7 +218,13 @@ mod tests {
         let after: Vec<f64> = (0..=5).map(|steps| plan.epochs_after(steps)).collect();
         let third = 1.0 / 3.0;
         let expected = [0.0, third, 2.0 * third, 1.0, 1.0 + third, 1.0 + 2.0 * third];
-        assert!(after.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{after:?}");
+        assert!(
+            after
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-12),
+            "{after:?}"
+        );
     }
 
     #[test]

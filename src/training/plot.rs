@@ -16,7 +16,10 @@ const MOST_POINTS: usize = 1500;
 /// The loss is drawn as it was, and smoothed over about a fiftieth of the run.
 pub fn plot_history(history: &History) -> String {
     let of = |read: fn(&super::StepRecord) -> f64| -> Vec<(f64, f64)> {
-        let points = history.records().iter().map(|record| (record.step as f64, read(record)));
+        let points = history
+            .records()
+            .iter()
+            .map(|record| (record.step as f64, read(record)));
         points.filter(|(_, y)| y.is_finite()).collect()
     };
     let loss = of(|record| record.loss);
@@ -25,8 +28,16 @@ pub fn plot_history(history: &History) -> String {
         Panel {
             title: "Loss",
             series: vec![
-                Series { colour: "#b8c7e0", label: "each step", points: loss },
-                Series { colour: "#1f4e9c", label: "smoothed", points: smoothed },
+                Series {
+                    colour: "#b8c7e0",
+                    label: "each step",
+                    points: loss,
+                },
+                Series {
+                    colour: "#1f4e9c",
+                    label: "smoothed",
+                    points: smoothed,
+                },
             ],
         },
         Panel {
@@ -72,30 +83,67 @@ impl Panel {
         let (bottom, top) = (offset + PANEL_HEIGHT - BOTTOM, offset + TOP);
         let y = Axis::over(points().map(|&(_, y)| y).chain([0.0]), bottom, top);
 
-        line(svg, &format!("<text x=\"{LEFT}\" y=\"{:.1}\" font-size=\"14\">{}</text>", top - 16.0, self.title));
+        line(
+            svg,
+            &format!(
+                "<text x=\"{LEFT}\" y=\"{:.1}\" font-size=\"14\">{}</text>",
+                top - 16.0,
+                self.title
+            ),
+        );
         for tick in y.ticks() {
             let at = y.place(tick);
             let end = WIDTH - RIGHT;
-            line(svg, &format!("<path d=\"M{LEFT} {at:.1}H{end}\" stroke=\"#e4e4e4\"/>"));
+            line(
+                svg,
+                &format!("<path d=\"M{LEFT} {at:.1}H{end}\" stroke=\"#e4e4e4\"/>"),
+            );
             let (x, y) = (LEFT - 8.0, at + 4.0);
             let label = y_label(tick);
-            line(svg, &format!("<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>"));
+            line(
+                svg,
+                &format!("<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>"),
+            );
         }
         for tick in x.ticks().into_iter().filter(|tick| tick.fract() == 0.0) {
             let (at, y) = (x.place(tick), bottom + 18.0);
-            line(svg, &format!("<path d=\"M{at:.1} {bottom}v5\" stroke=\"#666\"/>"));
-            line(svg, &format!("<text x=\"{at:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{tick}</text>"));
+            line(
+                svg,
+                &format!("<path d=\"M{at:.1} {bottom}v5\" stroke=\"#666\"/>"),
+            );
+            line(
+                svg,
+                &format!("<text x=\"{at:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{tick}</text>"),
+            );
         }
         let (middle, below) = ((LEFT + WIDTH - RIGHT) / 2.0, bottom + 36.0);
-        line(svg, &format!("<text x=\"{middle}\" y=\"{below:.1}\" text-anchor=\"middle\">step</text>"));
-        line(svg, &format!("<path d=\"M{LEFT} {top}V{bottom}H{}\" fill=\"none\" stroke=\"#666\"/>", WIDTH - RIGHT));
+        line(
+            svg,
+            &format!("<text x=\"{middle}\" y=\"{below:.1}\" text-anchor=\"middle\">step</text>"),
+        );
+        line(
+            svg,
+            &format!(
+                "<path d=\"M{LEFT} {top}V{bottom}H{}\" fill=\"none\" stroke=\"#666\"/>",
+                WIDTH - RIGHT
+            ),
+        );
         for (place, series) in self.series.iter().enumerate() {
             series.draw(svg, &x, &y);
             if self.series.len() > 1 {
                 let (at, beside) = (WIDTH - RIGHT - 190.0 + 100.0 * place as f64, top - 20.0);
                 let (text, below) = (at + 24.0, top - 16.0);
-                line(svg, &format!("<path d=\"M{at} {beside}h18\" stroke=\"{}\" stroke-width=\"2\"/>", series.colour));
-                line(svg, &format!("<text x=\"{text}\" y=\"{below}\">{}</text>", series.label));
+                line(
+                    svg,
+                    &format!(
+                        "<path d=\"M{at} {beside}h18\" stroke=\"{}\" stroke-width=\"2\"/>",
+                        series.colour
+                    ),
+                );
+                line(
+                    svg,
+                    &format!("<text x=\"{text}\" y=\"{below}\">{}</text>", series.label),
+                );
             }
         }
     }
@@ -142,7 +190,12 @@ impl Axis {
             false if low.is_finite() => (low - 0.5, low + 0.5),
             false => (0.0, 1.0),
         };
-        Self { low, high, from, to }
+        Self {
+            low,
+            high,
+            from,
+            to,
+        }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -162,7 +215,9 @@ impl Axis {
         let last = (self.high / step).floor() as i64;
         // The nearest short decimal, not 0.30000000000000004.
         let round = |value: f64| format!("{value:.6e}").parse().unwrap_or(value);
-        (first..=last).map(|tick| round(tick as f64 * step)).collect()
+        (first..=last)
+            .map(|tick| round(tick as f64 * step))
+            .collect()
     }
 }
 
@@ -180,7 +235,10 @@ fn smooth(points: &[(f64, f64)], reach: usize) -> Vec<(f64, f64)> {
         sums.push(sums[sums.len() - 1] + y);
     }
     let mean = |(place, &(x, _)): (usize, &(f64, f64))| {
-        let (from, to) = (place.saturating_sub(reach), (place + reach + 1).min(points.len()));
+        let (from, to) = (
+            place.saturating_sub(reach),
+            (place + reach + 1).min(points.len()),
+        );
         (x, (sums[to] - sums[from]) / (to - from) as f64)
     };
     points.iter().enumerate().map(mean).collect()
@@ -200,7 +258,14 @@ mod tests {
     fn draws_both_curves_with_their_labels() {
         let svg = plot_history(&history(40));
         assert_eq!(svg.matches("<polyline").count(), 3);
-        for text in [">Loss<", ">Learning rate<", ">step<", ">smoothed<", ">10<", ">2e-4<"] {
+        for text in [
+            ">Loss<",
+            ">Learning rate<",
+            ">step<",
+            ">smoothed<",
+            ">10<",
+            ">2e-4<",
+        ] {
             assert!(svg.contains(text), "{text} is missing in {svg}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf"));

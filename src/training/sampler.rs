@@ -44,9 +44,10 @@ impl BatchSampler {
             order.shuffle(&mut rng);
         }
         match self {
-            Self::Random | Self::Sequential => {
-                order.chunks(batch_size.max(1)).map(<[u32]>::to_vec).collect()
-            }
+            Self::Random | Self::Sequential => order
+                .chunks(batch_size.max(1))
+                .map(<[u32]>::to_vec)
+                .collect(),
             Self::NoDuplicates => without_duplicates(&order, dataset, batch_size.max(1)),
         }
     }
@@ -137,7 +138,12 @@ mod tests {
     fn has_duplicate(batch: &[u32], dataset: &Dataset) -> bool {
         let mut seen = HashSet::new();
         batch.iter().any(|&sample| {
-            let texts = || dataset.columns().iter().map(|column| &column[sample as usize]);
+            let texts = || {
+                dataset
+                    .columns()
+                    .iter()
+                    .map(|column| &column[sample as usize])
+            };
             let duplicate = texts().any(|text| seen.contains(text));
             seen.extend(texts());
             duplicate
@@ -170,7 +176,10 @@ mod tests {
     fn without_duplicates_in_the_data_the_order_is_the_random_one() {
         let dataset = Dataset::from_pairs((0..37).map(|i| (format!("a{i}"), format!("p{i}"))));
         let random = BatchSampler::Random.batches(&dataset, 8, 9, 2);
-        assert_eq!(BatchSampler::NoDuplicates.batches(&dataset, 8, 9, 2), random);
+        assert_eq!(
+            BatchSampler::NoDuplicates.batches(&dataset, 8, 9, 2),
+            random
+        );
     }
 
     #[test]

@@ -92,7 +92,9 @@ mod tests {
 
     fn rates(kind: LrSchedulerType, warmup: usize, total: usize) -> Vec<f64> {
         let mut schedule = LearningRateSchedule::new(kind, 2.0, warmup, total);
-        (0..total).map(|_| LrScheduler::step(&mut schedule)).collect()
+        (0..total)
+            .map(|_| LrScheduler::step(&mut schedule))
+            .collect()
     }
 
     #[test]
@@ -109,7 +111,10 @@ mod tests {
     #[test]
     fn constant_ignores_the_warmup_unless_asked() {
         assert_eq!(rates(LrSchedulerType::Constant, 2, 3), [2.0; 3]);
-        assert_eq!(rates(LrSchedulerType::ConstantWithWarmup, 2, 4), [0.0, 1.0, 2.0, 2.0]);
+        assert_eq!(
+            rates(LrSchedulerType::ConstantWithWarmup, 2, 4),
+            [0.0, 1.0, 2.0, 2.0]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn::train::Interrupter;
 
@@ -81,7 +81,12 @@ mod tests {
         let session = Session::default();
         assert!(!session.has_failed() && !session.interrupter().should_stop());
         session.fail(TrainingError::NothingTrainable.into());
-        session.fail(TrainingError::EmptyDataset { source_name: String::new() }.into());
+        session.fail(
+            TrainingError::EmptyDataset {
+                source_name: String::new(),
+            }
+            .into(),
+        );
         assert!(session.has_failed() && session.interrupter().should_stop());
         assert!(matches!(
             session.take_failure(),
@@ -92,7 +97,11 @@ mod tests {
     #[test]
     fn losses_are_taken_once() {
         let session = Session::default();
-        session.report(StepLoss { loss: 1.0, samples: 2, record: Arc::default() });
+        session.report(StepLoss {
+            loss: 1.0,
+            samples: 2,
+            record: Arc::default(),
+        });
         assert_eq!(session.take_losses().len(), 1);
         assert!(session.take_losses().is_empty());
     }

@@ -22,7 +22,7 @@ use super::monitor::{EvaluationRecord, Evaluator, Listener, Monitor, TrainingEve
 use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
-use crate::error::{Result, TrainingError};
+use crate::error::{AdapterError, Result, TrainingError};
 use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
@@ -89,7 +89,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             loss,
             evaluator: None,
             listener: None,
-            dashboard: std::io::stdout().is_terminal(),
+            dashboard: true,
         }
     }
 
@@ -107,12 +107,15 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
 
     /// Calls back at each step, evaluation and checkpoint.
     #[must_use]
-    pub fn with_listener(mut self, listener: impl FnMut(TrainingEvent<'_>) + Send + 'static) -> Self {
+    pub fn with_listener(
+        mut self,
+        listener: impl FnMut(TrainingEvent<'_>) + Send + 'static,
+    ) -> Self {
         self.listener = Some(Box::new(listener));
         self
     }
 
-    /// Whether to show burn-train's dashboard; by default where stdout is a terminal.
+    /// Whether to show burn-train's dashboard where stdout is a terminal, as by default.
     #[must_use]
     pub fn with_dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
@@ -121,7 +124,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
 
     /// Whether burn-train's dashboard will be shown.
     pub fn has_dashboard(&self) -> bool {
-        self.dashboard
+        self.dashboard && std::io::stdout().is_terminal()
     }
 
     /// Trains from the beginning.
@@ -153,13 +156,24 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
 
     fn run(self, checkpoint: Option<Checkpoint>) -> Result<Trained<B>> {
         let started = Instant::now();
+        let dashboard = self.has_dashboard();
         let arguments = self.arguments;
         arguments.validate()?;
         let texts = self.dataset.columns().len();
-        self.loss.columns().check(self.loss.name(), texts, self.dataset.label_width())?;
+        self.loss
+            .columns()
+            .check(self.loss.name(), texts, self.dataset.label_width())?;
         if self.dataset.is_empty() {
             return Err(TrainingError::EmptyDataset {
                 source_name: "data set".to_owned(),
+            }
+            .into());
+        }
+        let adapters = self.model.adapters();
+        if arguments.save_steps.is_some() && !adapters.is_empty() && adapters.active().len() != 1 {
+            return Err(AdapterError::NotOneActive {
+                method: "training with checkpoints",
+                active: adapters.active().to_vec(),
             }
             .into());
         }
@@ -197,14 +211,18 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             None => HistoryWriter::create(history)?,
         };
         let plan = Arc::new(Plan::new(Arc::new(self.dataset), arguments.clone()));
-        let schedule = arguments.schedule(plan.total_steps()).starting_at(first_step);
+        let schedule = arguments
+            .schedule(plan.total_steps())
+            .starting_at(first_step);
         let mut monitor = Monitor {
             plan: plan.clone(),
             session: session.clone(),
             parameters: parameters.clone(),
             history,
             evaluator: self.evaluator,
-            evaluations: checkpoint.as_ref().map_or(Vec::new(), |c| c.state().evaluations.clone()),
+            evaluations: checkpoint
+                .as_ref()
+                .map_or(Vec::new(), |c| c.state().evaluations.clone()),
             listener: self.listener,
             checkpoints: checkpoint.iter().map(|c| c.path().to_owned()).collect(),
             steps: first_step,
@@ -213,8 +231,10 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             losses: Vec::new(),
             unlogged: Vec::new(),
         };
-        monitor.evaluate(&model.model.valid())?;
-        monitor.last_step_at = Instant::now();
+        if first_step == 0 {
+            monitor.evaluate(&model.model.valid())?;
+            monitor.last_step_at = Instant::now();
+        }
         let monitor = Arc::new(Mutex::new(monitor));
 
         let mut model = model;
@@ -238,7 +258,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
                 0 => training,
                 epoch => training.checkpoint(epoch),
             };
-            let training = match self.dashboard {
+            let training = match dashboard {
                 true => training,
                 false => training.renderer(NoDashboard),
             };
@@ -294,7 +314,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for LossParameters {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if param.val().is_require_grad() {
-            self.found.push((format!("loss.{}", self.path.join(".")), param.id));
+            self.found
+                .push((format!("loss.{}", self.path.join(".")), param.id));
         }
     }
 }
