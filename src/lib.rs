@@ -4,11 +4,14 @@ pub mod adapter;
 pub mod encoder;
 pub mod error;
 pub mod kernel;
+pub mod loss;
 pub mod model;
 pub mod modules;
 pub mod repo;
 pub mod state_dict;
 pub mod text;
+#[cfg(feature = "train")]
+pub mod training;
 
 #[cfg(test)]
 mod backend_under_test;
