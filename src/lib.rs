@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod encoder;
 pub mod error;
+pub mod evaluation;
 pub mod kernel;
 pub mod loss;
 pub mod model;

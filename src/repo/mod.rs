@@ -7,6 +7,7 @@
 mod adapter_folder;
 mod file;
 pub mod hub;
+pub(crate) mod jsonl;
 mod load;
 mod model_card;
 mod names;
