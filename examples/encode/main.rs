@@ -5,6 +5,7 @@
 //! cargo run --release --example encode -- --model base --adapter adapter --input texts.jsonl --output embeddings.jsonl
 //! ```
 
+#[path = "../backend/mod.rs"]
 mod backend;
 mod npy;
 mod texts;
