@@ -18,7 +18,7 @@ use sentence_burn::training::{
     BatchSampler, Checkpoint, Dataset, History, Trained, Trainer, TrainingArguments, TrainingEvent,
     plot_history,
 };
-use sentence_burn::{Error, LoraConfig, Result, SentenceTransformer, SimilarityFunction};
+use sentence_burn::{Error, LoraConfig, ModuleNames, Result, SentenceTransformer, SimilarityFunction};
 use serde_json::Value;
 
 type B = Autodiff<NdArray>;
@@ -433,7 +433,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let mut other = base();
     let config = LoraConfig {
         r: 4,
-        target_modules: Some(vec!["key".to_owned()].into()),
+        target_modules: Some(ModuleNames::List(vec!["key".to_owned()])),
         ..Default::default()
     };
     other.add_adapter(config).unwrap();
