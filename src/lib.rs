@@ -1,1 +1,24 @@
-//! x
+//! Sentence-embedding models with PEFT adapters, on any Burn backend.
+
+pub mod adapter;
+pub mod encoder;
+pub mod error;
+pub mod evaluation;
+pub mod kernel;
+pub mod loss;
+pub mod model;
+pub mod modules;
+pub mod repo;
+pub mod state_dict;
+pub mod text;
+#[cfg(feature = "train")]
+pub mod training;
+
+#[cfg(test)]
+mod backend_under_test;
+
+pub use adapter::{LoraConfig, ModuleNames, TaskType};
+pub use error::{Error, Result};
+pub use model::{EncodeOptions, ModelCardData, SentenceTransformer, SimilarityFunction};
+pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
+pub use text::{Prompt, Prompts};

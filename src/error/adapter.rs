@@ -72,20 +72,4 @@ pub enum AdapterError {
         /// The distinct last name parts of the layers that can be adapted.
         available: Vec<String>,
     },
-    /// Weights that the configuration calls for are not in the file.
-    #[error("adapter weights are missing {} tensors, the first is `{}`", keys.len(), keys[0])]
-    MissingTensors {
-        /// The missing keys; never empty.
-        keys: Vec<String>,
-    },
-    /// A tensor has another shape than the configuration and the layer call for.
-    #[error("adapter tensor `{key}` has shape {found:?}, expected {expected:?}")]
-    ShapeMismatch {
-        /// The tensor's key.
-        key: String,
-        /// The shape called for.
-        expected: Vec<usize>,
-        /// The shape found.
-        found: Vec<usize>,
-    },
 }

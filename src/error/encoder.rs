@@ -10,6 +10,12 @@ pub enum EncoderError {
         /// The model types this crate has.
         known: &'static [&'static str],
     },
+    /// config.json does not have the fields of its architecture.
+    #[error("encoder config: {source}")]
+    Malformed {
+        /// Which field, and what was expected.
+        source: serde_json::Error,
+    },
     /// A field of config.json holds a value the architecture cannot have.
     #[error("encoder config field `{field}` is {found}, expected {expected}")]
     InvalidField {
@@ -19,21 +25,5 @@ pub enum EncoderError {
         expected: String,
         /// What it is.
         found: String,
-    },
-    /// Weights the architecture needs are not there.
-    #[error("encoder weights are missing {} tensors, the first is `{}`", keys.len(), keys[0])]
-    MissingTensors {
-        /// The missing keys; never empty.
-        keys: Vec<String>,
-    },
-    /// A tensor has another shape than config.json calls for.
-    #[error("encoder tensor `{key}` has shape {found:?}, expected {expected:?}")]
-    ShapeMismatch {
-        /// The tensor's key.
-        key: String,
-        /// The shape called for.
-        expected: Vec<usize>,
-        /// The shape found.
-        found: Vec<usize>,
     },
 }

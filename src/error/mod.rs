@@ -12,6 +12,7 @@ mod loss;
 mod model;
 mod module;
 mod repo;
+mod state_dict;
 mod text;
 mod training;
 
@@ -23,6 +24,7 @@ pub use loss::LossError;
 pub use model::ModelError;
 pub use module::ModuleError;
 pub use repo::RepoError;
+pub use state_dict::StateDictError;
 pub use text::TextError;
 pub use training::TrainingError;
 
@@ -51,6 +53,9 @@ pub enum Error {
     /// The Hugging Face Hub.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// Named tensors: missing, unexpected or of another shape.
+    #[error(transparent)]
+    StateDict(#[from] StateDictError),
     /// A loss and the columns it was given.
     #[error(transparent)]
     Loss(#[from] LossError),

@@ -18,6 +18,27 @@ pub enum ModuleError {
         /// The modes there are.
         known: &'static [&'static str],
     },
+    /// A module's config.json does not have the module's fields.
+    #[error("{module} config: {source}")]
+    Malformed {
+        /// The module's type.
+        module: &'static str,
+        /// Which field, and what was expected.
+        source: serde_json::Error,
+    },
+    /// A module's field is set to something this version does not compute.
+    #[error(
+        "{module} config field `{field}` is {found}: this version does not support it, and \
+         ignoring it would change the embeddings"
+    )]
+    UnsupportedField {
+        /// The module's type.
+        module: &'static str,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+    },
     /// A Dense module names an activation this crate does not have.
     #[error("unknown activation function `{found}`: this version knows {known:?}")]
     UnknownActivation {
@@ -41,25 +62,5 @@ pub enum ModuleError {
     InvalidPipeline {
         /// What is wrong with the order.
         reason: String,
-    },
-    /// Weights a module needs are not there.
-    #[error("module `{module}` is missing tensor `{key}`")]
-    MissingTensor {
-        /// The module's folder or type.
-        module: String,
-        /// The missing key.
-        key: String,
-    },
-    /// A tensor has another shape than the module's config calls for.
-    #[error("module `{module}`: tensor `{key}` has shape {found:?}, expected {expected:?}")]
-    ShapeMismatch {
-        /// The module's folder or type.
-        module: String,
-        /// The tensor's key.
-        key: String,
-        /// The shape called for.
-        expected: Vec<usize>,
-        /// The shape found.
-        found: Vec<usize>,
     },
 }

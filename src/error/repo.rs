@@ -95,14 +95,29 @@ pub enum RepoError {
         /// Its element type.
         found: String,
     },
-    /// Adapters refer to each other in a ring, or too deeply.
-    #[error("{}: base model `{base}` is itself an adapter folder of depth {depth}", path.display())]
+    /// The weights are in a format that is not read.
+    #[error(
+        "{}: this format is not read: save the weights as one safetensors file with Python's \
+         `model.save_pretrained(path)`", path.display()
+    )]
+    UnreadableWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something else is saved there, and both together would be read wrongly.
+    #[error("{}: holds {holds} already: save into another folder", folder.display())]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        holds: &'static str,
+    },
+    /// An adapter's base is itself an adapter.
+    #[error("{}: the base `{base}` is itself an adapter folder: merge it into its own base first", path.display())]
     NestedAdapters {
-        /// The adapter folder.
+        /// The adapter's configuration.
         path: PathBuf,
         /// The base it names.
         base: String,
-        /// How many adapters were followed.
-        depth: usize,
     },
 }

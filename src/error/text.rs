@@ -21,14 +21,16 @@ pub enum TextError {
         reason: String,
     },
     /// The tokenizer knows a token that the encoder has no embedding for.
-    #[error("token id {id} of text {index} is outside the encoder's vocabulary of {vocab_size}")]
+    #[error("{what} {id} of text {index} has no embedding: the encoder's table has {entries}")]
     TokenOutOfRange {
-        /// The token id.
+        /// Token id or segment id.
+        what: &'static str,
+        /// The id.
         id: u32,
-        /// The text's place in the input.
+        /// The text's place in its batch.
         index: usize,
-        /// The encoder's vocabulary size.
-        vocab_size: usize,
+        /// The number of entries of the encoder's table.
+        entries: usize,
     },
     /// The maximum sequence length leaves no room for a text.
     #[error("max_seq_length is {found}, but the tokenizer alone adds {special} special tokens")]
@@ -37,5 +39,13 @@ pub enum TextError {
         found: usize,
         /// The number of special tokens around a text.
         special: usize,
+    },
+    /// The maximum sequence length is more than the encoder has positions.
+    #[error("max_seq_length is {found}, but the encoder has only {most} positions")]
+    MaxLengthTooLarge {
+        /// The length asked for.
+        found: usize,
+        /// The number of positions.
+        most: usize,
     },
 }

@@ -1,0 +1,445 @@
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::{AdapterError, Result};
+
+/// What the adapted model is for, as PEFT names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the names are PEFT's own")]
+pub enum TaskType {
+    SeqCls,
+    #[serde(rename = "SEQ_2_SEQ_LM")]
+    Seq2SeqLm,
+    CausalLm,
+    TokenCls,
+    QuestionAns,
+    FeatureExtraction,
+}
+
+/// Which bias vectors train along with the adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bias {
+    /// None: the base model stays as it is.
+    #[default]
+    None,
+    /// Every bias of the encoder.
+    All,
+    /// The biases of the adapted layers.
+    LoraOnly,
+}
+
+/// Module names: a list of name endings, or one regular expression for whole names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModuleNames {
+    /// Names that a module's path equals, or ends with after a dot.
+    List(Vec<String>),
+    /// A regular expression that a module's whole path matches; `all-linear` stands
+    /// for every linear layer.
+    Pattern(String),
+}
+
+impl ModuleNames {
+    /// Name endings, from anything that holds strings.
+    pub fn list<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::List(names.into_iter().map(Into::into).collect())
+    }
+
+    /// Every linear layer of the encoder.
+    pub fn all_linear() -> Self {
+        Self::Pattern("all-linear".to_owned())
+    }
+}
+
+/// One layer index or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LayerIndices {
+    /// This layer alone.
+    One(usize),
+    /// These layers.
+    Many(Vec<usize>),
+}
+
+impl LayerIndices {
+    /// Whether the index is among them.
+    pub fn contains(&self, index: usize) -> bool {
+        match self {
+            Self::One(one) => *one == index,
+            Self::Many(many) => many.contains(&index),
+        }
+    }
+}
+
+/// How a fresh adapter's weights are drawn: `true`, `false` or the name of a scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum InitLoraWeights {
+    /// `true`: A uniform in ±1/√d_input, B zero. `false`: both as PyTorch initialises a
+    /// linear layer, so that the fresh adapter already changes the output.
+    Flag(bool),
+    /// A scheme by name, such as `gaussian`: A normal with deviation 1/r, B zero.
+    Scheme(String),
+}
+
+impl Default for InitLoraWeights {
+    fn default() -> Self {
+        Self::Flag(true)
+    }
+}
+
+/// A LoRA adapter's configuration: `adapter_config.json` as peft 0.21.2 reads and
+/// writes it.
+///
+/// ```
+/// use sentence_burn::{LoraConfig, TaskType};
+///
+/// let config = LoraConfig {
+///     task_type: Some(TaskType::FeatureExtraction),
+///     r: 64,
+///     lora_alpha: 128.0,
+///     lora_dropout: 0.1,
+///     ..LoraConfig::default()
+/// };
+/// assert_eq!(config.scaling(config.r, config.lora_alpha), 2.0);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoraConfig {
+    /// The rank: the inner dimension of the two thin matrices.
+    pub r: usize,
+    /// The numerator of the scale `lora_alpha / r`.
+    #[serde(serialize_with = "as_python_number")]
+    pub lora_alpha: f64,
+    /// The dropout on an adapted layer's input while training.
+    pub lora_dropout: f64,
+    /// The layers to adapt; `None` means the architecture's default ones.
+    pub target_modules: Option<ModuleNames>,
+    /// Layers not to adapt, even where `target_modules` names them.
+    pub exclude_modules: Option<ModuleNames>,
+    /// The layer indices to adapt; `None` means all.
+    pub layers_to_transform: Option<LayerIndices>,
+    /// The name in front of a layer's index, where it is not the usual one.
+    pub layers_pattern: Option<ModuleNames>,
+    /// Ranks by regular expression on the layer's name, instead of `r`; the first that
+    /// matches counts. PEFT's files hold them sorted.
+    pub rank_pattern: IndexMap<String, usize>,
+    /// Numerators by regular expression on the layer's name, instead of `lora_alpha`.
+    #[serde(serialize_with = "as_python_numbers")]
+    pub alpha_pattern: IndexMap<String, f64>,
+    /// Rank-stabilised LoRA: the scale is `lora_alpha / √r`
+    /// (<https://arxiv.org/abs/2312.03732>).
+    pub use_rslora: bool,
+    /// How a fresh adapter's weights are drawn.
+    pub init_lora_weights: InitLoraWeights,
+    /// Which bias vectors train along.
+    pub bias: Bias,
+    /// Weight-decomposed LoRA (<https://arxiv.org/abs/2402.09353>).
+    pub use_dora: bool,
+    /// Whether B has a bias.
+    pub lora_bias: bool,
+    /// Whether the base layer stores its weight transposed.
+    pub fan_in_fan_out: bool,
+    /// Modules trained and saved in full beside the adapter.
+    pub modules_to_save: Option<Vec<String>>,
+    /// What the adapted model is for.
+    pub task_type: Option<TaskType>,
+    /// Whether the adapter was saved frozen; does not change the output.
+    pub inference_mode: bool,
+    /// The base model: a folder, or a hub id.
+    pub base_model_name_or_path: Option<String>,
+    /// The base model's revision on the hub.
+    pub revision: Option<String>,
+    /// Every other field, kept and written back.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            r: 8,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            target_modules: None,
+            exclude_modules: None,
+            layers_to_transform: None,
+            layers_pattern: None,
+            rank_pattern: IndexMap::new(),
+            alpha_pattern: IndexMap::new(),
+            use_rslora: false,
+            init_lora_weights: InitLoraWeights::default(),
+            bias: Bias::default(),
+            use_dora: false,
+            lora_bias: false,
+            fan_in_fan_out: false,
+            modules_to_save: None,
+            task_type: None,
+            inference_mode: false,
+            base_model_name_or_path: None,
+            revision: None,
+            other: Map::new(),
+        }
+    }
+}
+
+/// The version of PEFT whose file format is written.
+const PEFT_VERSION: &str = "0.21.2";
+
+/// Fields that are written back but never computed with, and their defaults.
+fn informational_fields() -> Value {
+    json!({
+        "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
+        "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
+        "kasa_config": null, "layer_replication": null, "loftq_config": {},
+        "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+        "monteclora_config": null, "peft_type": "LORA", "peft_version": PEFT_VERSION,
+        "qalora_group_size": 16, "target_parameters": null, "trainable_token_indices": null,
+        "use_bdlora": null, "use_qalora": false, "velora_config": null,
+    })
+}
+
+/// Of those, the ones that change the output when they are set.
+const CHANGES_OUTPUT: [&str; 14] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "corda_config",
+    "kasa_config",
+    "layer_replication",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_config",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+];
+
+impl LoraConfig {
+    /// The scale of an adapted layer's update: `alpha / r`, or `alpha / √r` with
+    /// [`use_rslora`](Self::use_rslora).
+    pub fn scaling(&self, r: usize, alpha: f64) -> f64 {
+        let r = r as f64;
+        if self.use_rslora {
+            alpha / r.sqrt()
+        } else {
+            alpha / r
+        }
+    }
+
+    /// The content of `adapter_config.json`: every field of peft 0.21.2, sorted.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let mut fields: BTreeMap<String, Value> = BTreeMap::new();
+        for part in [informational_fields(), serde_json::to_value(self)?] {
+            if let Value::Object(part) = part {
+                fields.extend(part);
+            }
+        }
+        serde_json::to_string_pretty(&fields)
+    }
+
+    /// Checks every field that changes the output: its range, and that this version
+    /// computes it.
+    ///
+    /// # Errors
+    /// [`AdapterError::InvalidField`] or [`AdapterError::Unsupported`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let invalid = |field: &str, expected: &str, found: String| {
+            Err(AdapterError::InvalidField {
+                field: field.to_owned(),
+                expected: expected.to_owned(),
+                found,
+            }
+            .into())
+        };
+        if self.r == 0 || self.rank_pattern.values().any(|&r| r == 0) {
+            return invalid("r", "a rank of at least 1", "0".to_owned());
+        }
+        let alphas = [("lora_alpha", self.lora_alpha)].into_iter();
+        let alphas = alphas.chain(self.alpha_pattern.values().map(|&a| ("alpha_pattern", a)));
+        for (field, alpha) in alphas {
+            if !(alpha.is_finite() && alpha > 0.0) {
+                return invalid(field, "a positive number", alpha.to_string());
+            }
+        }
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            let expected = "a probability in [0, 1)";
+            return invalid("lora_dropout", expected, self.lora_dropout.to_string());
+        }
+        let pattern_targets = matches!(self.target_modules, Some(ModuleNames::Pattern(_)));
+        if self.layers_to_transform.is_some() && pattern_targets {
+            let expected = "null where target_modules is a pattern";
+            return invalid("layers_to_transform", expected, "set".to_owned());
+        }
+        if self.layers_pattern.is_some() && self.layers_to_transform.is_none() {
+            let expected = "null where layers_to_transform is null";
+            return invalid("layers_pattern", expected, "set".to_owned());
+        }
+        self.validate_supported()
+    }
+
+    fn validate_supported(&self) -> Result<()> {
+        let unsupported = |field: &str, found: String| {
+            Err(AdapterError::Unsupported {
+                field: field.to_owned(),
+                found,
+            }
+            .into())
+        };
+        match self.other.get("peft_type") {
+            None => {}
+            Some(Value::String(peft_type)) if peft_type == "LORA" => {}
+            Some(peft_type) => return unsupported("peft_type", peft_type.to_string()),
+        }
+        let flags = [
+            ("use_dora", self.use_dora),
+            ("lora_bias", self.lora_bias),
+            ("fan_in_fan_out", self.fan_in_fan_out),
+        ];
+        if let Some((field, _)) = flags.into_iter().find(|(_, set)| *set) {
+            return unsupported(field, "true".to_owned());
+        }
+        if self.bias != Bias::None {
+            return unsupported("bias", format!("{:?}", self.bias));
+        }
+        if let Some(modules) = self.modules_to_save.as_ref().filter(|m| !m.is_empty()) {
+            return unsupported("modules_to_save", format!("{modules:?}"));
+        }
+        if let InitLoraWeights::Scheme(scheme) = &self.init_lora_weights
+            && scheme != "gaussian"
+        {
+            return unsupported("init_lora_weights", scheme.clone());
+        }
+        for field in CHANGES_OUTPUT {
+            match self.other.get(field) {
+                None | Some(Value::Null | Value::Bool(false)) => {}
+                Some(Value::Object(map)) if map.is_empty() => {}
+                Some(Value::Array(list)) if list.is_empty() => {}
+                Some(value) => return unsupported(field, value.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whole numbers as Python writes its integers: `128`, not `128.0`.
+fn python_number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        Value::from(value as i64)
+    } else {
+        Value::from(value)
+    }
+}
+
+fn as_python_number<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    python_number(*value).serialize(serializer)
+}
+
+fn as_python_numbers<S: serde::Serializer>(
+    values: &IndexMap<String, f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        values
+            .iter()
+            .map(|(key, &value)| (key, python_number(value))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn parse(json: Value) -> LoraConfig {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn missing_fields_have_peft_s_defaults_and_unknown_ones_are_kept() {
+        let config = parse(json!({ "peft_type": "LORA", "r": 4, "from_the_future": [1] }));
+        assert_eq!(
+            (config.r, config.lora_alpha, config.lora_dropout),
+            (4, 8.0, 0.0)
+        );
+        assert_eq!(config.init_lora_weights, InitLoraWeights::Flag(true));
+        let written: Value = serde_json::from_str(&config.to_json().unwrap()).unwrap();
+        assert_eq!(written["from_the_future"], json!([1]));
+        assert_eq!(written.as_object().map(Map::len), Some(42));
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_python_writes_integers() {
+        let config = LoraConfig {
+            lora_alpha: 128.0,
+            ..LoraConfig::default()
+        };
+        assert!(config.to_json().unwrap().contains("\"lora_alpha\": 128,"));
+        let config = LoraConfig {
+            lora_alpha: 22.5,
+            ..config
+        };
+        assert!(config.to_json().unwrap().contains("\"lora_alpha\": 22.5,"));
+    }
+
+    #[test]
+    fn rank_stabilised_scale_divides_by_the_root() {
+        let config = LoraConfig {
+            use_rslora: true,
+            ..LoraConfig::default()
+        };
+        assert_eq!(config.scaling(4, 6.0), 3.0);
+        assert_eq!(LoraConfig::default().scaling(4, 6.0), 1.5);
+    }
+
+    #[test]
+    fn fields_out_of_range_are_named() {
+        for (field, json) in [
+            ("r", json!({ "r": 0 })),
+            ("lora_alpha", json!({ "lora_alpha": 0 })),
+            ("alpha_pattern", json!({ "alpha_pattern": { "query": -1 } })),
+            ("lora_dropout", json!({ "lora_dropout": 1.0 })),
+            ("layers_pattern", json!({ "layers_pattern": "layer" })),
+            (
+                "layers_to_transform",
+                json!({ "target_modules": ".*", "layers_to_transform": 1 }),
+            ),
+        ] {
+            let error = parse(json).validate().unwrap_err();
+            assert!(
+                matches!(&error, Error::Adapter(AdapterError::InvalidField { field: f, .. }) if f == field),
+                "{field}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_that_would_change_the_output_are_refused_by_name() {
+        for (field, json) in [
+            ("peft_type", json!({ "peft_type": "IA3" })),
+            ("use_dora", json!({ "use_dora": true })),
+            ("bias", json!({ "bias": "all" })),
+            ("modules_to_save", json!({ "modules_to_save": ["pooler"] })),
+            ("init_lora_weights", json!({ "init_lora_weights": "pissa" })),
+            (
+                "layer_replication",
+                json!({ "layer_replication": [[0, 4]] }),
+            ),
+        ] {
+            let error = parse(json).validate().unwrap_err();
+            assert!(
+                matches!(&error, Error::Adapter(AdapterError::Unsupported { field: f, .. }) if f == field),
+                "{field}: {error}"
+            );
+        }
+        let harmless = json!({ "loftq_config": {}, "eva_config": null, "qalora_group_size": 16 });
+        parse(harmless).validate().unwrap();
+    }
+}

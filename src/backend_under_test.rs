@@ -1,0 +1,19 @@
+//! The backend that unit tests run on: NdArray, unless `--features test-…` picks another.
+
+use burn::backend::Autodiff;
+
+#[cfg(feature = "test-wgpu")]
+pub(crate) type TestBackend = burn::backend::Wgpu;
+#[cfg(all(feature = "test-flex", not(feature = "test-wgpu")))]
+pub(crate) type TestBackend = burn::backend::Flex;
+#[cfg(not(any(feature = "test-wgpu", feature = "test-flex")))]
+pub(crate) type TestBackend = burn::backend::NdArray;
+
+/// The same with gradients.
+#[allow(dead_code, reason = "the parity tests train in a file of their own")]
+pub(crate) type TestAutodiffBackend = Autodiff<TestBackend>;
+
+/// The device they run on.
+pub(crate) fn device() -> burn::tensor::Device<TestBackend> {
+    Default::default()
+}

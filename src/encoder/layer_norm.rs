@@ -1,0 +1,46 @@
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::error::Result;
+use crate::kernel::layer_norm;
+use crate::state_dict::ParamVisitor;
+
+/// Layer normalisation with the epsilon of the model's configuration.
+#[derive(Module, Debug)]
+pub struct LayerNorm<B: Backend> {
+    /// `[hidden]`
+    weight: Param<Tensor<B, 1>>,
+    /// `[hidden]`
+    bias: Param<Tensor<B, 1>>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    /// A fresh norm: weight 1, bias 0.
+    pub fn init(hidden: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([hidden], device),
+            bias: Initializer::Zeros.init([hidden], device),
+            epsilon,
+        }
+    }
+
+    /// Normalises each token.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, hidden]`
+    /// - output: `[tokens, hidden]`
+    pub fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
+        layer_norm(input, self.weight.val(), self.bias.val(), self.epsilon)
+    }
+
+    /// Visits the parameters under the layer's path.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
+        visitor.visit(format!("{path}.weight"), &mut self.weight)?;
+        visitor.visit(format!("{path}.bias"), &mut self.bias)
+    }
+}

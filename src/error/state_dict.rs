@@ -1,0 +1,33 @@
+/// What can be wrong with the named tensors of a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateDictError {
+    /// Tensors that are needed are not there.
+    #[error("{owner}: {} tensors are missing, the first is `{}`", keys.len(), keys.first().map_or("", String::as_str))]
+    Missing {
+        /// Whose tensors they are: a file, a module or an adapter.
+        owner: String,
+        /// The missing keys.
+        keys: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration calls for.
+    #[error("{owner}: tensor `{key}` has shape {found:?}, expected {expected:?}")]
+    ShapeMismatch {
+        /// Whose tensor it is: a file, a module or an adapter.
+        owner: String,
+        /// The tensor's key.
+        key: String,
+        /// The shape called for.
+        expected: Vec<usize>,
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// Tensors that belong to no layer, where that is an error.
+    #[error("{owner}: {} tensors belong to no layer, the first is `{}`", keys.len(), keys.first().map_or("", String::as_str))]
+    Unexpected {
+        /// Whose tensors they are: a file, a module or an adapter.
+        owner: String,
+        /// The unexpected keys.
+        keys: Vec<String>,
+    },
+}

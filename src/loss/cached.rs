@@ -1,0 +1,89 @@
+use std::marker::PhantomData;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::{Columns, Labels, Loss, MultipleNegativesRankingLoss};
+use crate::error::{LossError, Result};
+
+/// A loss whose batch is embedded in mini-batches, so that the batch may be far larger
+/// than memory could hold at once (GradCache, Gao et al. 2021,
+/// <https://arxiv.org/abs/2101.06983>).
+///
+/// Value and gradient are those of the loss inside. Every text is embedded twice, the
+/// second time with the dropout masks of the first.
+#[derive(Module, Debug)]
+pub struct CachedLoss<B: Backend, L> {
+    loss: L,
+    mini_batch_size: usize,
+    backend: PhantomData<B>,
+}
+
+/// [`MultipleNegativesRankingLoss`] over batches larger than memory.
+pub type CachedMultipleNegativesRankingLoss<B> = CachedLoss<B, MultipleNegativesRankingLoss>;
+
+impl<B: Backend, L: Loss<B>> CachedLoss<B, L> {
+    /// Wraps a loss; the reference's `mini_batch_size` is 32.
+    ///
+    /// # Errors
+    /// [`LossError::InvalidOption`] if `mini_batch_size` is 0.
+    pub fn new(loss: L, mini_batch_size: usize) -> Result<Self> {
+        if mini_batch_size == 0 {
+            return Err(LossError::InvalidOption {
+                loss: loss.name(),
+                option: "mini_batch_size",
+                expected: "at least 1",
+                found: "0".to_owned(),
+            }
+            .into());
+        }
+        Ok(Self {
+            loss,
+            mini_batch_size,
+            backend: PhantomData,
+        })
+    }
+}
+
+impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
+    fn name(&self) -> &'static str {
+        self.loss.name()
+    }
+
+    fn columns(&self) -> Columns {
+        self.loss.columns()
+    }
+
+    fn forward(&self, embeddings: Vec<Tensor<B, 2>>, labels: Option<Labels<B>>) -> Tensor<B, 1> {
+        self.loss.forward(embeddings, labels)
+    }
+
+    fn mini_batch_size(&self) -> Option<usize> {
+        Some(self.mini_batch_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend_under_test::TestBackend;
+    use crate::error::Error;
+    use crate::loss::MultipleNegativesRankingLossConfig;
+
+    #[test]
+    fn names_a_mini_batch_size() {
+        let loss = MultipleNegativesRankingLossConfig::default()
+            .init()
+            .unwrap();
+        assert_eq!(Loss::<TestBackend>::mini_batch_size(&loss), None);
+        let cached = CachedLoss::<TestBackend, _>::new(loss.clone(), 4).unwrap();
+        assert_eq!(cached.mini_batch_size(), Some(4));
+        assert!(matches!(
+            CachedLoss::<TestBackend, _>::new(loss, 0),
+            Err(Error::Loss(LossError::InvalidOption {
+                option: "mini_batch_size",
+                ..
+            }))
+        ));
+    }
+}

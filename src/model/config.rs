@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::SimilarityFunction;
+use crate::encoder::{Encoder, EncoderConfig};
+use crate::modules::SentenceModule;
+use crate::text::{Prompts, TextTokenizer};
+use burn::tensor::backend::Backend;
+
+/// What a model is beside its weights.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// The encoder's configuration.
+    pub encoder: EncoderConfig,
+    /// The fields of the encoder's `config.json`, as they were found.
+    pub encoder_fields: Map<String, Value>,
+    /// The named prompts.
+    pub prompts: Prompts,
+    /// How embeddings are compared.
+    pub similarity_fn: SimilarityFunction,
+    /// The number of dimensions embeddings are cut to, if they are.
+    pub truncate_dim: Option<usize>,
+    /// Whether texts are lowercased before anything else.
+    pub do_lower_case: bool,
+    /// The tokenizer's files by name, as they were found; written back as they are.
+    pub tokenizer_files: Vec<(String, Arc<[u8]>)>,
+    /// Where the encoder's weights came from: an absolute folder, or a hub id.
+    pub name_or_path: Option<String>,
+    /// The hub revision that was asked for.
+    pub revision: Option<String>,
+    /// What the model card says beside what the model itself knows.
+    pub card: ModelCardData,
+    /// What became of the encoder's tensors.
+    pub weights: WeightsReport,
+}
+
+/// What became of the tensors of a weights file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WeightsReport {
+    /// Tensors that no layer has a place for; they are not used.
+    pub unused: Vec<String>,
+}
+
+/// What a model card says that no file of the model does.
+///
+/// ```
+/// use sentence_burn::ModelCardData;
+///
+/// let card = ModelCardData {
+///     language: Some("en".into()),
+///     license: Some("apache-2.0".into()),
+///     model_name: Some("all-MiniLM-L6-v2 adapter finetuned on GooAQ pairs".into()),
+///     ..ModelCardData::default()
+/// };
+/// # assert!(card.tags.is_empty());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelCardData {
+    /// The language of the texts, as an ISO code.
+    pub language: Option<String>,
+    /// The licence, as the hub names it.
+    pub license: Option<String>,
+    /// The model's name, the card's heading.
+    pub model_name: Option<String>,
+    /// The hub id that the model will have.
+    pub model_id: Option<String>,
+    /// Further tags.
+    pub tags: Vec<String>,
+}
+
+/// The parts a model is made of.
+#[derive(Debug)]
+pub struct ModelParts<B: Backend> {
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The encoder.
+    pub encoder: Encoder<B>,
+    /// The modules behind it: one pooling first, then any others.
+    pub modules: Vec<SentenceModule<B>>,
+    /// Everything else.
+    pub config: ModelConfig,
+}

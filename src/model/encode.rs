@@ -1,0 +1,292 @@
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+
+use super::{Mode, SentenceTransformer};
+use crate::error::{ModelError, Result};
+use crate::kernel::normalize;
+use crate::text::{BatchLimits, Encoding, Prompt, TokenBatch, plan};
+
+/// The work of one batch in tokens: large enough that a batch fills the machine, small
+/// enough that its activations stay near 100 MB in a base-sized encoder.
+const BATCH_COST: usize = 8192;
+
+/// How far an [`encode`](SentenceTransformer::encode) call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeProgress {
+    /// The texts encoded so far.
+    pub texts: usize,
+    /// The texts of the call.
+    pub total_texts: usize,
+    /// The tokens encoded so far.
+    pub tokens: usize,
+    /// The tokens of the call.
+    pub total_tokens: usize,
+}
+
+/// Called after each batch.
+pub type ProgressFn = Arc<dyn Fn(EncodeProgress) + Send + Sync>;
+
+/// How texts are encoded.
+///
+/// ```
+/// use sentence_burn::{EncodeOptions, Prompt};
+///
+/// let options = EncodeOptions {
+///     prompt: Some(Prompt::text("query: ")),
+///     normalize: true,
+///     ..EncodeOptions::default()
+/// };
+/// assert_eq!(options.batch_size, 32);
+/// ```
+#[derive(Clone)]
+pub struct EncodeOptions {
+    /// The prompt in front of each text; `None` means the model's default one.
+    pub prompt: Option<Prompt>,
+    /// The most texts in a batch.
+    pub batch_size: usize,
+    /// Whether embeddings are scaled to unit length, after any truncation.
+    pub normalize: bool,
+    /// The number of dimensions to keep; `None` means the model's own setting. Cutting a
+    /// unit vector leaves it shorter, unless `normalize` is set.
+    pub truncate_dim: Option<usize>,
+    /// Called after each batch.
+    pub progress: Option<ProgressFn>,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            prompt: None,
+            batch_size: 32,
+            normalize: false,
+            truncate_dim: None,
+            progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for EncodeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncodeOptions")
+            .field("prompt", &self.prompt)
+            .field("batch_size", &self.batch_size)
+            .field("normalize", &self.normalize)
+            .field("truncate_dim", &self.truncate_dim)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EncodeOptions {
+    fn validate(&self) -> Result<()> {
+        let zero = |option, expected| {
+            Err(ModelError::InvalidOption {
+                option,
+                expected,
+                found: "0".to_owned(),
+            }
+            .into())
+        };
+        match self {
+            Self { batch_size: 0, .. } => zero("batch_size", "at least 1"),
+            Self {
+                truncate_dim: Some(0),
+                ..
+            } => zero("truncate_dim", "at least 1"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<B: Backend> SentenceTransformer<B> {
+    /// Encodes texts, one row each, in their order.
+    ///
+    /// # Shapes
+    /// - output: `[texts, dim]`
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Tensor<B, 2>> {
+        self.encode_with(texts, &EncodeOptions::default())
+    }
+
+    /// Encodes one text.
+    ///
+    /// # Shapes
+    /// - output: `[dim]`
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_one(&self, text: &str) -> Result<Tensor<B, 1>> {
+        Ok(self.encode(&[text])?.squeeze_dim(0))
+    }
+
+    /// Encodes queries: with the model's `query` prompt, where it has one.
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_query<T: AsRef<str>>(&self, texts: &[T]) -> Result<Tensor<B, 2>> {
+        self.encode_query_with(texts, &EncodeOptions::default())
+    }
+
+    /// Encodes queries: with the model's `query` prompt, where it has one and the options
+    /// give none.
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_query_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Tensor<B, 2>> {
+        let prompt = options.prompt.clone().or_else(|| self.prompts().query());
+        self.encode_with(
+            texts,
+            &EncodeOptions {
+                prompt,
+                ..options.clone()
+            },
+        )
+    }
+
+    /// Encodes documents: with the model's `document`, `passage` or `corpus` prompt, where
+    /// it has one.
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_document<T: AsRef<str>>(&self, texts: &[T]) -> Result<Tensor<B, 2>> {
+        self.encode_document_with(texts, &EncodeOptions::default())
+    }
+
+    /// Encodes documents: with the model's `document`, `passage` or `corpus` prompt, where
+    /// it has one and the options give none.
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_document_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Tensor<B, 2>> {
+        let prompt = options.prompt.clone().or_else(|| self.prompts().document());
+        self.encode_with(
+            texts,
+            &EncodeOptions {
+                prompt,
+                ..options.clone()
+            },
+        )
+    }
+
+    /// Encodes texts, one row each, in their order.
+    ///
+    /// Texts are tokenized first and batched by their token counts. No gradient flows
+    /// through the result; [`forward`](Self::forward) is for training.
+    ///
+    /// # Shapes
+    /// - output: `[texts, dim]`; `[0, dim]` for no texts
+    ///
+    /// # Errors
+    /// [`ModelError`] for an unknown prompt or an option out of range,
+    /// [`TextError`](crate::error::TextError) if the tokenizer fails on a text.
+    pub fn encode_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Tensor<B, 2>> {
+        options.validate()?;
+        let dim = options.truncate_dim.or(self.config.truncate_dim);
+        let dim = dim.map_or(self.output_dim, |dim| dim.min(self.output_dim));
+        let mut embeddings = Vec::new();
+        let order = self.for_each_batch(texts, options, |batch, _| {
+            let sentences = self.forward(&batch, Mode::Inference).detach();
+            let rows = sentences.dims()[0];
+            let cut = sentences.slice([0..rows, 0..dim]);
+            embeddings.push(if options.normalize {
+                normalize(cut)
+            } else {
+                cut
+            });
+        })?;
+        let device = self.device();
+        if order.is_empty() {
+            return Ok(Tensor::empty([0, dim], &device));
+        }
+        let mut places = vec![0i32; order.len()];
+        for (place, &text) in order.iter().enumerate() {
+            places[text] = place as i32;
+        }
+        let places: Tensor<B, 1, Int> =
+            Tensor::from_data(TensorData::new(places, [order.len()]), &device);
+        Ok(Tensor::cat(embeddings, 0).select(0, places))
+    }
+
+    /// Encodes texts to token embeddings: for each text its tokens' embeddings, special
+    /// tokens included.
+    ///
+    /// # Shapes
+    /// - each: `[tokens, hidden]`
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_tokens<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Vec<Tensor<B, 2>>> {
+        options.validate()?;
+        let mut embeddings: Vec<Option<Tensor<B, 2>>> = vec![None; texts.len()];
+        self.for_each_batch(texts, options, |batch, members| {
+            let tokens = self.forward_tokens(&batch, Mode::Inference);
+            let hidden = tokens.embeddings.dims()[1];
+            let starts = tokens.packing.starts();
+            for ((&text, start), &length) in members.iter().zip(starts).zip(batch.lengths().iter())
+            {
+                let rows = tokens
+                    .embeddings
+                    .clone()
+                    .slice([start..start + length, 0..hidden]);
+                embeddings[text] = Some(rows.detach());
+            }
+        })?;
+        Ok(embeddings.into_iter().flatten().collect())
+    }
+
+    /// Runs over the texts in batches; gives their order, all batches strung together.
+    fn for_each_batch<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+        mut run: impl FnMut(TokenBatch<B>, &[usize]),
+    ) -> Result<Vec<usize>> {
+        let prompt = self.config.prompts.resolve(options.prompt.as_ref())?;
+        let encodings = self.tokenizer.encode(texts, prompt)?;
+        let prompt_tokens = self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?;
+        let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
+        let limits = BatchLimits {
+            texts: options.batch_size,
+            cost: BATCH_COST,
+            hidden_size: self.config.encoder.hidden_size(),
+        };
+        let batches = plan(&lengths, &limits);
+        let device = self.device();
+        let mut progress = EncodeProgress {
+            texts: 0,
+            total_texts: texts.len(),
+            tokens: 0,
+            total_tokens: lengths.iter().sum(),
+        };
+        for members in &batches {
+            let encodings: Vec<&Encoding> = members.iter().map(|&text| &encodings[text]).collect();
+            let batch = self.pack(&encodings, prompt_tokens, &device)?;
+            progress.texts += batch.len();
+            progress.tokens += batch.tokens();
+            run(batch, members);
+            if let Some(report) = &options.progress {
+                report(progress);
+            }
+        }
+        Ok(batches.concat())
+    }
+}

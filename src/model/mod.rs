@@ -1,0 +1,15 @@
+//! The model: a tokenizer, an encoder, the modules behind it and its adapters.
+
+mod adapters;
+mod config;
+mod encode;
+mod sentence_transformer;
+pub mod similarity;
+
+pub use adapters::AdapterLoadReport;
+pub use config::{ModelCardData, ModelConfig, ModelParts, WeightsReport};
+pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
+pub use sentence_transformer::SentenceTransformer;
+pub use similarity::{Rows, SimilarityFunction};
+
+pub use crate::kernel::Mode;

@@ -1,0 +1,95 @@
+use std::path::{Path, PathBuf};
+
+use super::file::read_json;
+use super::hub::HubOptions;
+use super::names;
+use super::source::Source;
+use super::weights::read_safetensors;
+use crate::adapter::LoraConfig;
+use crate::error::{RepoError, Result};
+use crate::state_dict::StateDict;
+
+/// A folder with PEFT's two files.
+#[derive(Debug)]
+pub(super) struct AdapterFolder {
+    folder: PathBuf,
+    config: LoraConfig,
+    tensors: StateDict,
+}
+
+impl AdapterFolder {
+    /// Reads the folder, if it has an adapter.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), but for a folder without an adapter.
+    pub(super) fn find(folder: &Path) -> Result<Option<Self>> {
+        if folder.join(names::ADAPTER_CONFIG).exists() {
+            Self::read(folder).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Reads the folder's configuration and tensors.
+    ///
+    /// # Errors
+    /// [`RepoError`] naming the file, [`AdapterError`](crate::error::AdapterError) naming
+    /// the field that is wrong.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let config_file = folder.join(names::ADAPTER_CONFIG);
+        let config: LoraConfig = read_json(&config_file, "it describes the adapter")?;
+        config.validate()?;
+        let weights = folder.join(names::ADAPTER_WEIGHTS);
+        let pickled = folder.join("adapter_model.bin");
+        if !weights.exists() && pickled.exists() {
+            return Err(RepoError::UnreadableWeights { path: pickled }.into());
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            tensors: read_safetensors(&weights)?,
+            config,
+        })
+    }
+
+    /// The model that the adapter was trained on.
+    ///
+    /// # Errors
+    /// [`RepoError::InvalidField`] where the configuration names none,
+    /// [`RepoError::NestedAdapters`] where it is itself an adapter, and
+    /// [`RepoError::NotFound`] or [`HubError`](crate::error::HubError).
+    pub(super) fn base(&self, hub: &HubOptions) -> Result<Source> {
+        let path = self.folder.join(names::ADAPTER_CONFIG);
+        let Some(base) = self.config.base_model_name_or_path.as_deref() else {
+            return Err(RepoError::InvalidField {
+                path,
+                field: "base_model_name_or_path".to_owned(),
+                expected: "the base model's folder or hub id".to_owned(),
+                found: "null".to_owned(),
+            }
+            .into());
+        };
+        // The adapter's revision and subfolder are its own; the base's revision is pinned
+        // in the configuration.
+        let defaults = HubOptions::default();
+        let hub = HubOptions {
+            revision: self.config.revision.clone().unwrap_or(defaults.revision),
+            subfolder: None,
+            ..hub.clone()
+        };
+        let source = Source::resolve_beside(base, Some(&self.folder), &hub)?;
+        let has = |name: &str| source.folder.join(name).exists();
+        if has(names::ADAPTER_CONFIG) && !has(names::CONFIG) {
+            return Err(RepoError::NestedAdapters {
+                path,
+                base: base.to_owned(),
+            }
+            .into());
+        }
+        Ok(source)
+    }
+
+    /// The configuration and the tensors.
+    pub(super) fn into_parts(self) -> (LoraConfig, StateDict) {
+        (self.config, self.tensors)
+    }
+}

@@ -1,0 +1,186 @@
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+use crate::error::{RepoError, Result};
+
+/// Reads a whole file.
+///
+/// # Errors
+/// [`RepoError::MissingFile`] with what it is needed for, or [`RepoError::Io`].
+pub(super) fn read(path: &Path, needed_for: &'static str) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Err(RepoError::MissingFile {
+            path: path.to_owned(),
+            needed_for,
+        }
+        .into()),
+        Err(source) => Err(io_error(path, "read", source)),
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// As [`read`], and [`RepoError::NotUtf8`] or [`RepoError::Json`].
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, needed_for: &'static str) -> Result<T> {
+    let bytes = read(path, needed_for)?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| RepoError::NotUtf8 {
+        path: path.to_owned(),
+        offset: e.valid_up_to(),
+    })?;
+    Ok(
+        serde_json::from_str(text).map_err(|source| RepoError::Json {
+            path: path.to_owned(),
+            source,
+        })?,
+    )
+}
+
+/// Reads the fields of a JSON file that may be absent.
+///
+/// # Errors
+/// As [`read_json`], but for a file that is not there.
+pub(super) fn read_optional_fields(path: &Path) -> Result<Option<Map<String, Value>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_json(path, "the model's configuration").map(Some)
+}
+
+pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> crate::Error {
+    RepoError::Io {
+        path: path.to_owned(),
+        action,
+        source,
+    }
+    .into()
+}
+
+/// Writes a folder's files so that a failure leaves the old ones: each is written whole
+/// beside its place, and only when all of them are, they are renamed into place.
+#[derive(Debug)]
+pub(super) struct FolderWriter {
+    folder: PathBuf,
+    staged: Vec<(NamedTempFile, PathBuf)>,
+}
+
+impl FolderWriter {
+    /// A writer for a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`RepoError::Io`].
+    pub(super) fn new(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|e| io_error(folder, "create", e))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            staged: Vec::new(),
+        })
+    }
+
+    /// Stages a file.
+    ///
+    /// # Errors
+    /// [`RepoError::Io`]; the file's old content is untouched.
+    pub(super) fn stage(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
+        let parent = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(parent).map_err(|e| io_error(parent, "create", e))?;
+        let written = NamedTempFile::new_in(parent).and_then(|mut file| {
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        });
+        let file = written.map_err(|e| io_error(&path, "write", e))?;
+        self.staged.push((file, path));
+        Ok(())
+    }
+
+    /// Stages a JSON file, indented as Python's library does.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    pub(super) fn stage_json(&mut self, name: &str, value: &Value) -> Result<()> {
+        self.stage(name, format!("{value:#}").as_bytes())
+    }
+
+    /// Puts the staged files into place.
+    ///
+    /// # Errors
+    /// [`RepoError::Io`].
+    pub(super) fn commit(self) -> Result<()> {
+        for (file, path) in self.staged {
+            let persisted = file.persist(&path).map_err(|e| e.error);
+            let persisted = persisted.and_then(readable_by_all);
+            persisted.map_err(|e| io_error(&path, "write", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Temporary files are private to their owner; a model's files are not.
+#[cfg(unix)]
+fn readable_by_all(file: fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_: fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn what_is_not_committed_leaves_the_old_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, "old").unwrap();
+        let mut writer = FolderWriter::new(folder.path()).unwrap();
+        writer.stage("a.txt", b"new").unwrap();
+        drop(writer);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut writer = FolderWriter::new(folder.path()).unwrap();
+        writer.stage("a.txt", b"new").unwrap();
+        writer.stage("b/c.txt", b"deep").unwrap();
+        writer.commit().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("b/c.txt")).unwrap(),
+            "deep"
+        );
+    }
+
+    #[test]
+    fn files_that_are_missing_or_no_json_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        let read = || read_json::<Value>(&path, "this test").unwrap_err();
+        assert!(matches!(
+            read(),
+            Error::Repo(RepoError::MissingFile {
+                needed_for: "this test",
+                ..
+            })
+        ));
+        fs::write(&path, b"{\"a\": \xff}").unwrap();
+        assert!(matches!(
+            read(),
+            Error::Repo(RepoError::NotUtf8 { offset: 6, .. })
+        ));
+        fs::write(&path, "{\"a\": ").unwrap();
+        let error = read();
+        assert!(matches!(error, Error::Repo(RepoError::Json { .. })));
+        assert!(error.to_string().contains("x.json"));
+    }
+}

@@ -1,0 +1,239 @@
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+use serde_json::{Map, Value};
+
+use super::adapter_folder::AdapterFolder;
+use super::file::read_json;
+use super::hub::HubOptions;
+use super::names;
+use super::pipeline::{EmbeddingConfig, Pipeline, TextConfig};
+use super::source::Source;
+use super::weights::read_safetensors;
+use crate::adapter::DEFAULT_ADAPTER;
+use crate::encoder::{Encoder, EncoderConfig};
+use crate::error::{RepoError, Result};
+use crate::model::{
+    AdapterLoadReport, ModelCardData, ModelConfig, ModelParts, SentenceTransformer,
+    SimilarityFunction, WeightsReport,
+};
+use crate::text::{Prompts, TextTokenizer};
+
+/// How a model is loaded; what is `None` is as the folder says.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Where and how to find what is not a folder.
+    pub hub: HubOptions,
+    /// The number of tokens a text is cut to.
+    pub max_seq_length: Option<usize>,
+    /// The named prompts, instead of the folder's.
+    pub prompts: Option<Prompts>,
+    /// How embeddings are compared.
+    pub similarity_fn: Option<SimilarityFunction>,
+    /// The number of dimensions embeddings are cut to.
+    pub truncate_dim: Option<usize>,
+    /// What the model card will say beside what the model itself knows.
+    pub model_card_data: ModelCardData,
+}
+
+/// How an adapter is loaded into a model.
+#[derive(Debug, Clone)]
+pub struct LoadAdapterOptions {
+    /// Its name in the model.
+    pub name: String,
+    /// Whether it trains further; one that does not stays frozen.
+    pub is_trainable: bool,
+    /// Where and how to find what is not a folder.
+    pub hub: HubOptions,
+}
+
+impl Default for LoadAdapterOptions {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_ADAPTER.to_owned(),
+            is_trainable: false,
+            hub: HubOptions::default(),
+        }
+    }
+}
+
+impl<B: Backend> SentenceTransformer<B> {
+    /// Loads a model: a folder, or a Hugging Face Hub id.
+    ///
+    /// Reads folders of both Sentence Transformers generations; bare Hugging Face folders,
+    /// which get mean pooling; and adapter folders, whose base is looked for relative to
+    /// the folder, then to the working directory, then on the hub. An adapter folder that
+    /// Sentence Transformers saved keeps its own tokenizer, pooling and prompts; one with
+    /// only PEFT's two files takes its base's.
+    ///
+    /// ```no_run
+    /// use burn::backend::NdArray;
+    /// use sentence_burn::SentenceTransformer;
+    ///
+    /// let model = SentenceTransformer::<NdArray>::load(
+    ///     "tomaarsen/bert-base-uncased-gooaq-peft",
+    ///     &Default::default(),
+    /// )?;
+    /// # Ok::<(), sentence_burn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error`](crate::Error) naming the file, and what was expected and found there.
+    pub fn load(source: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
+        Self::load_with(source, &LoadOptions::default(), device)
+    }
+
+    /// Loads a model with options; see [`load`](Self::load).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        source: impl AsRef<Path>,
+        options: &LoadOptions,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let source = Source::resolve(&source.as_ref().to_string_lossy(), &options.hub)?;
+        let pipeline = Pipeline::read(&source.folder)?;
+        let adapter = AdapterFolder::find(&pipeline.transformer)?;
+        let mut model = match &adapter {
+            // Its own encoder beside the adapter, or no adapter at all.
+            None => load_whole(&source, pipeline, &source, options, device)?,
+            Some(_) if pipeline.transformer.join(names::CONFIG).exists() => {
+                load_whole(&source, pipeline, &source, options, device)?
+            }
+            Some(adapter) => {
+                let base = adapter.base(&options.hub)?;
+                if pipeline.is_bare() {
+                    let pipeline = Pipeline::read(&base.folder)?;
+                    load_whole(&base, pipeline, &base, options, device)?
+                } else {
+                    load_whole(&source, pipeline, &base, options, device)?
+                }
+            }
+        };
+        if let Some(adapter) = adapter {
+            let (config, tensors) = adapter.into_parts();
+            model.add_adapter_with_weights(DEFAULT_ADAPTER, config, tensors, false)?;
+        }
+        Ok(model)
+    }
+
+    /// Loads an adapter into the model under the name `default` and makes it the only
+    /// active one. It is frozen.
+    ///
+    /// Only the adapter is read: the folder's own tokenizer, pooling and prompts, if it
+    /// has such, are for loading it [directly](Self::load).
+    ///
+    /// # Errors
+    /// [`Error`](crate::Error) naming the file, the field or the tensor that is wrong; the
+    /// model is then as it was.
+    pub fn load_adapter(&mut self, source: impl AsRef<Path>) -> Result<AdapterLoadReport> {
+        self.load_adapter_with(source, &LoadAdapterOptions::default())
+    }
+
+    /// Loads an adapter under any name, to be trained further or not; see
+    /// [`load_adapter`](Self::load_adapter).
+    ///
+    /// # Errors
+    /// As [`load_adapter`](Self::load_adapter).
+    pub fn load_adapter_with(
+        &mut self,
+        source: impl AsRef<Path>,
+        options: &LoadAdapterOptions,
+    ) -> Result<AdapterLoadReport> {
+        let source = Source::resolve(&source.as_ref().to_string_lossy(), &options.hub)?;
+        let (config, tensors) = AdapterFolder::read(&source.folder)?.into_parts();
+        self.add_adapter_with_weights(&options.name, config, tensors, options.is_trainable)
+    }
+}
+
+/// Loads a model whose pipeline is `pipeline`, of `source`, and whose encoder is that of
+/// `base`.
+fn load_whole<B: Backend>(
+    source: &Source,
+    pipeline: Pipeline,
+    base: &Source,
+    options: &LoadOptions,
+    device: &B::Device,
+) -> Result<SentenceTransformer<B>> {
+    let encoder_folder = Pipeline::read(&base.folder)?.transformer;
+    let fields: Map<String, Value> = read_json(
+        &encoder_folder.join(names::CONFIG),
+        "it says what encoder this is",
+    )?;
+    let encoder_config = EncoderConfig::from_json(&fields)?;
+    let text = TextConfig::read(&pipeline.transformer, encoder_config.max_tokens())?;
+    let embedding = EmbeddingConfig::read(&source.folder)?;
+    let tokenizer = load_tokenizer(&pipeline.transformer, &text, &encoder_config, options)?;
+    let modules = pipeline.load_modules(encoder_config.hidden_size(), device)?;
+    let (encoder, weights) = load_encoder(&encoder_folder, &encoder_config, device)?;
+    SentenceTransformer::from_parts(ModelParts {
+        tokenizer,
+        encoder,
+        modules,
+        config: ModelConfig {
+            encoder: encoder_config,
+            encoder_fields: fields,
+            prompts: options.prompts.clone().unwrap_or(embedding.prompts),
+            similarity_fn: options.similarity_fn.unwrap_or(embedding.similarity_fn),
+            truncate_dim: options.truncate_dim.or(embedding.truncate_dim),
+            do_lower_case: text.do_lower_case,
+            tokenizer_files: text.tokenizer_files,
+            name_or_path: Some(base.name.clone()),
+            revision: base.revision.clone(),
+            card: options.model_card_data.clone(),
+            weights,
+        },
+    })
+}
+
+fn load_tokenizer(
+    folder: &Path,
+    text: &TextConfig,
+    encoder: &EncoderConfig,
+    options: &LoadOptions,
+) -> Result<TextTokenizer> {
+    let file = text
+        .tokenizer_files
+        .iter()
+        .find(|(name, _)| name == names::TOKENIZER);
+    let json: &[u8] = file.map_or(&[], |(_, json)| json);
+    let path = folder.join(names::TOKENIZER);
+    let tokenizer = TextTokenizer::from_json(json, &path, text.max_seq_length)?;
+    let tokenizer = match options.max_seq_length {
+        Some(length) => tokenizer.with_max_length(length, encoder.max_tokens())?,
+        None => tokenizer,
+    };
+    if text.do_lower_case {
+        tokenizer.with_lowercase()
+    } else {
+        Ok(tokenizer)
+    }
+}
+
+fn load_encoder<B: Backend>(
+    folder: &Path,
+    config: &EncoderConfig,
+    device: &B::Device,
+) -> Result<(Encoder<B>, WeightsReport)> {
+    let path = folder.join(names::WEIGHTS);
+    for other in ["model.safetensors.index.json", "pytorch_model.bin"] {
+        let other = folder.join(other);
+        if !path.exists() && other.exists() {
+            return Err(RepoError::UnreadableWeights { path: other }.into());
+        }
+    }
+    let mut tensors = read_safetensors(&path)?;
+    let encoder = config.load(&mut tensors, device)?;
+    let unused: Vec<String> = tensors.keys().map(str::to_owned).collect();
+    if let Some(first) = unused.first() {
+        log::warn!(
+            "{}: {} tensors belong to no layer of a `{}` encoder and are not used, the first is \
+             `{first}`",
+            path.display(),
+            unused.len(),
+            config.model_type()
+        );
+    }
+    Ok((encoder, WeightsReport { unused }))
+}

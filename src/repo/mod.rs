@@ -1,0 +1,20 @@
+//! A model folder: every file of it, read and written.
+//!
+//! - `load` and `load_adapter` read folders of both Sentence Transformers generations,
+//!   bare Hugging Face folders and adapter folders.
+//! - `save` writes folders that Python's Sentence Transformers 5.x and 6.x load.
+
+mod adapter_folder;
+mod file;
+pub mod hub;
+pub(crate) mod jsonl;
+mod load;
+mod model_card;
+mod names;
+mod pipeline;
+mod save;
+mod source;
+mod weights;
+
+pub use hub::HubOptions;
+pub use load::{LoadAdapterOptions, LoadOptions};

@@ -1,0 +1,142 @@
+//! Named tensors on their way from a file into layers, and back.
+
+mod visitor;
+
+pub use visitor::{CollectTensors, LoadTensors, ParamVisitor, SetTrainable, TrainableNames};
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+use crate::error::{Result, StateDictError};
+
+/// Named tensors on the host, as Hugging Face's files name and shape them.
+///
+/// Layers take what is theirs with [`take`](Self::take); what is left at the end was
+/// unexpected and is reported.
+#[derive(Debug, Clone, Default)]
+pub struct StateDict {
+    /// Whose tensors these are, for errors: a file or a module.
+    owner: String,
+    tensors: BTreeMap<String, TensorData>,
+}
+
+impl StateDict {
+    /// An empty state dict; `owner` names it in errors.
+    pub fn new(owner: impl Into<String>) -> Self {
+        Self {
+            owner: owner.into(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a tensor, replacing one of the same key.
+    pub fn insert(&mut self, key: impl Into<String>, data: TensorData) {
+        self.tensors.insert(key.into(), data);
+    }
+
+    /// Adds a tensor that lives on a device.
+    pub fn insert_tensor<B: Backend, const D: usize>(
+        &mut self,
+        key: impl Into<String>,
+        tensor: Tensor<B, D>,
+    ) {
+        self.insert(key, tensor.into_data());
+    }
+
+    /// The tensor of that key.
+    pub fn get(&self, key: &str) -> Option<&TensorData> {
+        self.tensors.get(key)
+    }
+
+    /// Whether there is a tensor of that key.
+    pub fn contains(&self, key: &str) -> bool {
+        self.tensors.contains_key(key)
+    }
+
+    /// The keys in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The keys and tensors in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorData)> {
+        self.tensors.iter().map(|(key, data)| (key.as_str(), data))
+    }
+
+    /// The number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Renames every tensor; one whose new name is `None` is dropped.
+    #[must_use]
+    pub fn rename(self, name: impl Fn(&str) -> Option<String>) -> Self {
+        let tensors = self
+            .tensors
+            .into_iter()
+            .filter_map(|(key, data)| Some((name(&key)?, data)))
+            .collect();
+        Self { tensors, ..self }
+    }
+
+    /// Checks that the tensor of that key has that shape, without taking it.
+    ///
+    /// # Errors
+    /// [`StateDictError::Missing`] or [`StateDictError::ShapeMismatch`].
+    pub fn expect_shape(&self, key: &str, expected: &[usize]) -> Result<()> {
+        let data = self.tensors.get(key).ok_or_else(|| self.missing(key))?;
+        if data.shape[..] == *expected {
+            return Ok(());
+        }
+        Err(StateDictError::ShapeMismatch {
+            owner: self.owner.clone(),
+            key: key.to_owned(),
+            expected: expected.to_vec(),
+            found: data.shape.to_vec(),
+        }
+        .into())
+    }
+
+    /// Moves the tensor of that key to a device, as the backend's float type.
+    ///
+    /// # Errors
+    /// [`StateDictError::Missing`] or [`StateDictError::ShapeMismatch`]; the state dict
+    /// is then as it was.
+    pub fn take<B: Backend, const D: usize>(
+        &mut self,
+        key: &str,
+        shape: [usize; D],
+        device: &B::Device,
+    ) -> Result<Tensor<B, D>> {
+        self.expect_shape(key, &shape)?;
+        let data = self.tensors.remove(key).ok_or_else(|| self.missing(key))?;
+        Ok(Tensor::from_data(data.convert::<B::FloatElem>(), device))
+    }
+
+    /// Checks that there are tensors of all these keys.
+    ///
+    /// # Errors
+    /// [`StateDictError::Missing`] naming every one that is not there.
+    pub fn require(&self, keys: &[&str]) -> Result<()> {
+        let absent = keys.iter().filter(|key| !self.contains(key));
+        let keys: Vec<String> = absent.map(|key| (*key).to_owned()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let owner = self.owner.clone();
+        Err(StateDictError::Missing { owner, keys }.into())
+    }
+
+    fn missing(&self, key: &str) -> StateDictError {
+        StateDictError::Missing {
+            owner: self.owner.clone(),
+            keys: vec![key.to_owned()],
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use std::sync::{Arc, OnceLock};
+
+use burn::module::{AutodiffModule, Module};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
+
+use super::dataset::Dataset;
+use super::gradcache;
+use super::history::StepRecord;
+use super::loader::StepBatch;
+use super::seed;
+use super::session::{Session, StepLoss};
+use crate::error::Result;
+use crate::loss::{Labels, Loss};
+use crate::model::Mode;
+use crate::model::SentenceTransformer;
+
+/// A loss that can be trained with: one that Burn also knows without gradients.
+///
+/// Every [`Loss`] whose module derives Burn's `Module` is one.
+pub trait TrainableLoss<B: AutodiffBackend>:
+    Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>>
+{
+}
+
+impl<B, L> TrainableLoss<B> for L
+where
+    B: AutodiffBackend,
+    L: Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>>,
+{
+}
+
+/// What burn-train trains: a model, and the loss that it is trained with.
+#[derive(Module, Debug)]
+pub(super) struct TrainingModel<B: Backend, L> {
+    pub(super) model: SentenceTransformer<B>,
+    pub(super) loss: L,
+    pass: TrainingPass,
+}
+
+/// How the texts of a run are embedded.
+#[derive(Debug, Clone)]
+struct TrainingPass {
+    seed: u64,
+    mode: Mode,
+    session: Arc<Session>,
+}
+
+/// What a step hands to the metrics: filled in once the optimiser is done with it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StepOutput {
+    pub(super) record: Arc<OnceLock<StepRecord>>,
+}
+
+impl ItemLazy for StepOutput {
+    type ItemSync = Self;
+
+    fn sync(self) -> Self {
+        self
+    }
+}
+
+impl<B: Backend, L> TrainingModel<B, L> {
+    pub(super) fn new(
+        model: SentenceTransformer<B>,
+        loss: L,
+        seed: u64,
+        mode: Mode,
+        session: Arc<Session>,
+    ) -> Self {
+        Self {
+            model,
+            loss,
+            pass: TrainingPass {
+                seed,
+                mode,
+                session,
+            },
+        }
+    }
+}
+
+/// Keeps the seeds of dropout masks apart from those of other things.
+const DROPOUT: u64 = 2;
+
+impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
+    /// Loss and gradients of one optimiser step: the mean over its batches.
+    fn gradients(&self, input: &StepBatch) -> Result<(f64, GradientsParams)> {
+        let share = 1.0 / input.step.batches.len() as f64;
+        let mut sum = 0.0;
+        let mut gradients = GradientsAccumulator::new();
+        for (place, batch) in input.step.batches.iter().enumerate() {
+            let path = [DROPOUT, input.step.index as u64, place as u64];
+            let batch = TextBatch::read(&input.dataset, batch, seed::derive(self.pass.seed, &path));
+            let (loss, of_batch) = match self.loss.mini_batch_size() {
+                Some(size) => gradcache::gradients(self, &batch, size, share)?,
+                None => self.gradients_at_once(&batch, share)?,
+            };
+            sum += loss * share;
+            gradients.accumulate(self, of_batch);
+        }
+        Ok((sum, gradients.grads()))
+    }
+
+    fn gradients_at_once(
+        &self,
+        batch: &TextBatch<'_>,
+        share: f64,
+    ) -> Result<(f64, GradientsParams)> {
+        let texts = batch.columns.concat();
+        let embeddings = self.embed(&texts, batch.seed)?;
+        let columns = embeddings.chunk(batch.columns.len(), 0);
+        let loss = self.loss.forward(columns, batch.labels(&self.device()));
+        let gradients = loss.clone().mul_scalar(share).backward();
+        let gradients = GradientsParams::from_grads(gradients, self);
+        Ok((scalar(loss), gradients))
+    }
+
+    /// Embeds texts as training does, with the dropout masks that follow from `seed`.
+    ///
+    /// # Shapes
+    /// - output: `[texts, dim]`
+    pub(super) fn embed(&self, texts: &[&str], seed: u64) -> Result<Tensor<B, 2>> {
+        let device = self.device();
+        let tokens = self.model.tokenize(texts, None, &device)?;
+        B::seed(&device, seed);
+        Ok(self.model.forward(&tokens, self.pass.mode))
+    }
+
+    /// The device that the model is on.
+    pub(super) fn device(&self) -> B::Device {
+        self.model.devices().into_iter().next().unwrap_or_default()
+    }
+}
+
+/// The texts of one batch, and the seed of its dropout masks.
+pub(super) struct TextBatch<'a> {
+    pub(super) columns: Vec<Vec<&'a str>>,
+    labels: Option<Vec<&'a [f32]>>,
+    pub(super) seed: u64,
+}
+
+impl<'a> TextBatch<'a> {
+    fn read(dataset: &'a Dataset, batch: &[u32], seed: u64) -> Self {
+        let column =
+            |texts: &'a Vec<String>| batch.iter().map(|&i| texts[i as usize].as_str()).collect();
+        let labels = |rows: &'a [Vec<f32>]| batch.iter().map(|&i| &rows[i as usize][..]).collect();
+        Self {
+            columns: dataset.columns().iter().map(column).collect(),
+            labels: dataset.labels().map(labels),
+            seed,
+        }
+    }
+
+    pub(super) fn labels<B: Backend>(&self, device: &B::Device) -> Option<Labels<B>> {
+        let rows = self.labels.as_ref()?;
+        Some(Labels::from_rows(rows.iter().copied(), device))
+    }
+}
+
+/// The number that a `[1]` tensor holds.
+pub(super) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f64 {
+    tensor.into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+}
+
+impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> {
+    type Input = StepBatch;
+    type Output = StepOutput;
+
+    fn step(&self, input: StepBatch) -> TrainOutput<StepOutput> {
+        let item = StepOutput::default();
+        let grads = match self.gradients(&input) {
+            Ok((loss, grads)) => {
+                self.pass.session.report(StepLoss {
+                    loss,
+                    samples: input.step.batches.iter().map(Vec::len).sum(),
+                    record: item.record.clone(),
+                });
+                grads
+            }
+            Err(error) => {
+                self.pass.session.fail(error);
+                GradientsParams::new()
+            }
+        };
+        TrainOutput { grads, item }
+    }
+}
+
+impl<B: Backend, L> InferenceStep for TrainingModel<B, L> {
+    type Input = ();
+    type Output = ();
+
+    /// Nothing: evaluators score the model.
+    fn step(&self, (): ()) {}
+}

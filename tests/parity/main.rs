@@ -1,0 +1,14 @@
+//! The crate against the Python reference: Sentence Transformers 6.2.0 and peft 0.21.2.
+//!
+//! The fixtures lie in `tests/fixtures`, each beside the script that made it. Every test
+//! that holds this crate's numbers against the reference's also shows that a wrong formula
+//! would fail it.
+
+#[path = "../../src/backend_under_test.rs"]
+mod backend_under_test;
+mod fixture;
+
+mod adapters;
+mod encode;
+mod folders;
+mod minilm;
