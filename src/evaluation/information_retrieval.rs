@@ -464,11 +464,11 @@ mod tests {
         // The ranking is d, c, b, a for both: hits at 1 and 4 of two, and at 2 of one.
         let data = data(
             &["p", "q"],
-            &["a", "b", "c", "d"],
+            &["c", "a", "d", "b"],
             &[("p", &["a", "d"]), ("q", &["c"])],
         );
         let evaluator = InformationRetrievalEvaluator::new(data).unwrap();
-        let metrics = evaluate(&evaluator, &[0.1, 0.2, 0.3, 0.4]);
+        let metrics = evaluate(&evaluator, &[0.3, 0.1, 0.4, 0.2]);
         expect(&metrics, "dot_accuracy@1", 0.5);
         expect(&metrics, "dot_accuracy@3", 1.0);
         expect(&metrics, "dot_precision@1", 0.5);

@@ -10,5 +10,6 @@ mod fixture;
 
 mod adapters;
 mod encode;
+mod evaluation;
 mod folders;
 mod minilm;
