@@ -1,10 +1,10 @@
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{RepoError, Result};
 
@@ -67,7 +67,7 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
 #[derive(Debug)]
 pub(super) struct FolderWriter {
     folder: PathBuf,
-    staged: Vec<(NamedTempFile, PathBuf)>,
+    staged: Vec<(TempPath, PathBuf)>,
 }
 
 impl FolderWriter {
@@ -88,17 +88,39 @@ impl FolderWriter {
     /// # Errors
     /// [`RepoError::Io`]; the file's old content is untouched.
     pub(super) fn stage(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        self.stage_with(name, |path| {
+            fs::write(path, content).map_err(|e| io_error(path, "write", e))
+        })
+    }
+
+    /// Stages a file that `write` writes to the path it is given.
+    ///
+    /// # Errors
+    /// `write`'s, and [`RepoError::Io`].
+    pub(super) fn stage_with(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let path = self.folder.join(name);
-        let parent = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(parent).map_err(|e| io_error(parent, "create", e))?;
-        let written = NamedTempFile::new_in(parent).and_then(|mut file| {
-            file.write_all(content)?;
-            file.as_file().sync_all()?;
-            Ok(file)
+        let file = self.temporary(&path)?;
+        write(&file)?;
+        // Opened anew: `write` may have put another file in its place.
+        let synced = fs::File::open(&file).and_then(|file| {
+            readable_by_all(&file)?;
+            file.sync_all()
         });
-        let file = written.map_err(|e| io_error(&path, "write", e))?;
+        synced.map_err(|e| io_error(&path, "write", e))?;
         self.staged.push((file, path));
         Ok(())
+    }
+
+    /// An empty file beside the one at `path`.
+    fn temporary(&self, path: &Path) -> Result<TempPath> {
+        let parent = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(parent).map_err(|e| io_error(parent, "create", e))?;
+        let file = NamedTempFile::new_in(parent).map_err(|e| io_error(path, "write", e))?;
+        Ok(file.into_temp_path())
     }
 
     /// Stages a JSON file, indented as Python's library does.
@@ -115,9 +137,8 @@ impl FolderWriter {
     /// [`RepoError::Io`].
     pub(super) fn commit(self) -> Result<()> {
         for (file, path) in self.staged {
-            let persisted = file.persist(&path).map_err(|e| e.error);
-            let persisted = persisted.and_then(readable_by_all);
-            persisted.map_err(|e| io_error(&path, "write", e))?;
+            file.persist(&path)
+                .map_err(|e| io_error(&path, "write", e.error))?;
         }
         Ok(())
     }
@@ -125,13 +146,13 @@ impl FolderWriter {
 
 /// Temporary files are private to their owner; a model's files are not.
 #[cfg(unix)]
-fn readable_by_all(file: fs::File) -> io::Result<()> {
+fn readable_by_all(file: &fs::File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(not(unix))]
-fn readable_by_all(_: fs::File) -> io::Result<()> {
+fn readable_by_all(_: &fs::File) -> io::Result<()> {
     Ok(())
 }
 

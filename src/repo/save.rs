@@ -7,7 +7,7 @@ use super::file::FolderWriter;
 use super::model_card::model_card;
 use super::names;
 use super::source::is_relative_path;
-use super::weights::to_safetensors;
+use super::weights::write_safetensors;
 use crate::adapter::{AdapterEntry, saved_key};
 use crate::encoder::Params;
 use crate::error::{RepoError, Result};
@@ -38,7 +38,7 @@ impl<B: Backend> SentenceTransformer<B> {
                 .into());
             }
             let mut writer = FolderWriter::new(folder)?;
-            self.stage_encoder(folder, &mut writer)?;
+            self.stage_encoder(&mut writer)?;
             self.stage_pipeline(folder, &mut writer)?;
             return writer.commit();
         }
@@ -92,17 +92,17 @@ impl<B: Backend> SentenceTransformer<B> {
         })?;
         let tensors = self.get_adapter_state_dict(Some(&adapter.name))?;
         let tensors = tensors.rename(|key| Some(saved_key(key)));
-        let path = folder.join(names::ADAPTER_WEIGHTS);
-        writer.stage(names::ADAPTER_WEIGHTS, &to_safetensors(&tensors, &path)?)?;
+        writer.stage_with(names::ADAPTER_WEIGHTS, |path| {
+            write_safetensors(&tensors, path)
+        })?;
         writer.stage(names::ADAPTER_CONFIG, json.as_bytes())
     }
 
-    fn stage_encoder(&self, folder: &Path, writer: &mut FolderWriter) -> Result<()> {
+    fn stage_encoder(&self, writer: &mut FolderWriter) -> Result<()> {
         let mut tensors = StateDict::new("encoder");
         let mut encoder = self.encoder().clone();
         encoder.visit_layers(&mut Params(CollectTensors(&mut tensors)))?;
-        let path = folder.join(names::WEIGHTS);
-        writer.stage(names::WEIGHTS, &to_safetensors(&tensors, &path)?)?;
+        writer.stage_with(names::WEIGHTS, |path| write_safetensors(&tensors, path))?;
         let fields = Value::Object(self.config().encoder_fields.clone());
         writer.stage_json(names::CONFIG, &fields)
     }
@@ -166,8 +166,7 @@ impl<B: Backend> SentenceTransformer<B> {
                     .clone()
                     .visit_params("", &mut CollectTensors(&mut tensors))?;
                 let name = format!("{path}/{}", names::WEIGHTS);
-                let content = to_safetensors(&tensors, &folder.join(&name))?;
-                writer.stage(&name, &content)?;
+                writer.stage_with(&name, |path| write_safetensors(&tensors, path))?;
                 serde_json::to_value(dense.config()).map_err(|source| RepoError::Json {
                     path: folder.join(path).join(names::CONFIG),
                     source,

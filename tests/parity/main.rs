@@ -13,3 +13,4 @@ mod encode;
 mod evaluation;
 mod folders;
 mod minilm;
+mod sizes;
