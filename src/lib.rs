@@ -19,6 +19,6 @@ mod backend_under_test;
 
 pub use adapter::{LoraConfig, ModuleNames, TaskType};
 pub use error::{Error, Result};
-pub use model::{EncodeOptions, ModelCardData, SentenceTransformer, SimilarityFunction};
+pub use model::{EncodeOptions, ModelCardData, Precision, SentenceTransformer, SimilarityFunction};
 pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
 pub use text::{Prompt, Prompts};

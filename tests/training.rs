@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::{Autodiff, NdArray};
 use burn::tensor::{Tensor, TensorData};
 use safetensors::SafeTensors;
 use sentence_burn::error::{AdapterError, LossError, TrainingError};
+use sentence_burn::evaluation::{Evaluator, Metrics};
 use sentence_burn::loss::{
     CachedLoss, Loss, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
 };
@@ -18,7 +20,9 @@ use sentence_burn::training::{
     BatchSampler, Checkpoint, Dataset, History, Trained, Trainer, TrainingArguments, TrainingEvent,
     plot_history,
 };
-use sentence_burn::{Error, LoraConfig, Result, SentenceTransformer, SimilarityFunction};
+use sentence_burn::{
+    Error, LoraConfig, ModuleNames, Result, SentenceTransformer, SimilarityFunction,
+};
 use serde_json::Value;
 
 type B = Autodiff<NdArray>;
@@ -115,6 +119,41 @@ fn mnrl() -> MultipleNegativesRankingLoss {
     MultipleNegativesRankingLossConfig::default()
         .init()
         .unwrap()
+}
+
+/// Sums an embedding up; fails when it is asked for the `at`-th time, counted from 0.
+struct Failing {
+    at: usize,
+    calls: AtomicUsize,
+}
+
+impl Failing {
+    fn at(at: usize) -> Self {
+        Self {
+            at,
+            calls: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Evaluator<NdArray> for Failing {
+    fn name(&self) -> &str {
+        ""
+    }
+
+    fn primary_metric(&self, _: &SentenceTransformer<NdArray>) -> String {
+        "sum".to_owned()
+    }
+
+    fn evaluate(&self, model: &SentenceTransformer<NdArray>) -> Result<Metrics> {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == self.at {
+            return Err(TrainingError::NothingTrainable.into());
+        }
+        let sum = model.encode(&["the quick fox"])?.sum().into_scalar();
+        Ok([("sum", f64::from(sum)), ("undefined", f64::NAN)]
+            .into_iter()
+            .collect())
+    }
 }
 
 /// The arguments of the Python run.
@@ -352,15 +391,8 @@ fn a_run_that_was_cut_off_continues_as_if_it_had_not_been() {
         eval_steps: Some(4),
         ..random_arguments(cut.path())
     };
-    let mut calls = 0;
     let error = train(arguments)
-        .with_evaluator(move |_| {
-            calls += 1;
-            match calls {
-                3 => Err(TrainingError::NothingTrainable.into()),
-                _ => Ok(vec![("calls".to_owned(), calls as f64)]),
-            }
-        })
+        .with_evaluator(Failing::at(2))
         .train()
         .unwrap_err();
     assert!(matches!(
@@ -433,7 +465,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let mut other = base();
     let config = LoraConfig {
         r: 4,
-        target_modules: Some(vec!["key".to_owned()].into()),
+        target_modules: Some(ModuleNames::List(vec!["key".to_owned()])),
         ..Default::default()
     };
     other.add_adapter(config).unwrap();
@@ -500,23 +532,16 @@ fn a_whole_model_trains_and_continues_too() {
     };
     let train = |arguments| Trainer::new(base(), arguments, pairs(), mnrl());
     let uninterrupted = train(arguments(whole.path())).train().unwrap();
-    let error = train(TrainingArguments {
+    let evaluated = TrainingArguments {
         eval_steps: Some(5),
         ..arguments(cut.path())
-    })
-    .with_evaluator({
-        let mut calls = 0;
-        move |_| {
-            calls += 1;
-            if calls == 2 {
-                Err(TrainingError::NothingTrainable.into())
-            } else {
-                Ok(Vec::new())
-            }
-        }
-    })
-    .train();
-    assert!(error.is_err());
+    };
+    assert!(
+        train(evaluated)
+            .with_evaluator(Failing::at(1))
+            .train()
+            .is_err()
+    );
     let resumed = train(arguments(cut.path())).resume().unwrap();
     assert_eq!(resumed.history.losses(), uninterrupted.history.losses());
 
@@ -595,13 +620,7 @@ fn evaluates_before_between_and_after() {
         ..random_arguments(dir.path())
     };
     let trained = Trainer::new(model(), arguments, pairs(), mnrl())
-        .with_evaluator(|model| {
-            let embeddings = model.encode(&["the quick fox"])?;
-            Ok(vec![(
-                "sum".to_owned(),
-                f64::from(embeddings.sum().into_scalar()),
-            )])
-        })
+        .with_evaluator(Failing::at(usize::MAX))
         .train()
         .unwrap();
     let steps: Vec<usize> = trained
@@ -610,12 +629,15 @@ fn evaluates_before_between_and_after() {
         .map(|record| record.step)
         .collect();
     assert_eq!(steps, [0, 5, 10, 12]);
-    let sums: Vec<f64> = trained
+    let sums: Vec<_> = trained
         .evaluations
         .iter()
-        .map(|record| record.scores[0].1)
+        .map(|record| record.score())
         .collect();
     assert!(sums.windows(2).all(|pair| pair[0] != pair[1]), "{sums:?}");
+    // An undefined metric does not spoil the checkpoint that it is in.
+    let last = Checkpoint::last_in(dir.path()).unwrap().unwrap();
+    assert_eq!(last.state().evaluations.len(), 3);
 }
 
 /// The error of a run that cannot start; nothing is written then.

@@ -1,3 +1,5 @@
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::prefixed;
@@ -60,6 +62,21 @@ impl Metrics {
     }
 }
 
+/// As [`Metrics::to_json`].
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = IndexMap::<String, Option<f64>>::deserialize(deserializer)?;
+        let measurement = |(name, value): (String, Option<f64>)| (name, value.unwrap_or(f64::NAN));
+        Ok(object.into_iter().map(measurement).collect())
+    }
+}
+
 impl<S: Into<String>> FromIterator<(S, f64)> for Metrics {
     fn from_iter<I: IntoIterator<Item = (S, f64)>>(measurements: I) -> Self {
         let mut metrics = Self::new();
@@ -102,6 +119,19 @@ mod tests {
     fn writes_json_in_order_and_nan_as_null() {
         let metrics: Metrics = [("z", 0.5), ("a", f64::NAN)].into_iter().collect();
         assert_eq!(metrics.to_json().to_string(), r#"{"z":0.5,"a":null}"#);
+    }
+
+    #[test]
+    fn reads_back_what_it_wrote() {
+        let metrics: Metrics = [("z", 0.5), ("a", f64::NAN)].into_iter().collect();
+        let json = serde_json::to_string(&metrics).unwrap_or_default();
+        let read: Metrics = serde_json::from_str(&json).unwrap_or_default();
+        assert_eq!(read.get("z"), Some(0.5));
+        assert!(read.get("a").is_some_and(f64::is_nan));
+        assert_eq!(
+            read.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["z", "a"]
+        );
     }
 
     #[test]

@@ -3,12 +3,14 @@
 mod adapters;
 mod config;
 mod encode;
+mod quantize;
 mod sentence_transformer;
 pub mod similarity;
 
 pub use adapters::AdapterLoadReport;
 pub use config::{ModelCardData, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
+pub use quantize::{Precision, QuantizedEmbeddings, QuantizedValues, quantize_embeddings};
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 

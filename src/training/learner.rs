@@ -143,7 +143,7 @@ pub(super) struct TextBatch<'a> {
 }
 
 impl<'a> TextBatch<'a> {
-    fn read(dataset: &'a Dataset, batch: &[u32], seed: u64) -> Self {
+    pub(super) fn read(dataset: &'a Dataset, batch: &[u32], seed: u64) -> Self {
         let column =
             |texts: &'a Vec<String>| batch.iter().map(|&i| texts[i as usize].as_str()).collect();
         let labels = |rows: &'a [Vec<f32>]| batch.iter().map(|&i| &rows[i as usize][..]).collect();

@@ -13,11 +13,11 @@ use super::optimizer::Moments;
 use super::plan::Plan;
 use super::session::{Session, StepLoss};
 use crate::error::{Result, TrainingError};
+use crate::evaluation::{Evaluator, Metrics};
 use crate::model::SentenceTransformer;
 
-/// Scores a model, as evaluators do: names and values.
-pub(super) type Evaluator<B> =
-    Box<dyn FnMut(&SentenceTransformer<B>) -> Result<Vec<(String, f64)>> + Send>;
+/// What the models of a run are tried on.
+pub(super) type BoxedEvaluator<B> = Box<dyn Evaluator<B> + Send>;
 
 /// Hears of what happens in a run.
 pub(super) type Listener = Box<dyn FnMut(TrainingEvent<'_>) + Send>;
@@ -49,8 +49,17 @@ pub struct EvaluationRecord {
     pub step: usize,
     /// The epochs behind, with their fraction.
     pub epoch: f64,
-    /// The scores, in the evaluator's order.
-    pub scores: Vec<(String, f64)>,
+    /// The name of the metric to judge by.
+    pub primary_metric: String,
+    /// All metrics.
+    pub metrics: Metrics,
+}
+
+impl EvaluationRecord {
+    /// The value of the metric to judge by.
+    pub fn score(&self) -> Option<f64> {
+        self.metrics.get(&self.primary_metric)
+    }
 }
 
 /// Does what a run owes the outside after each optimiser step: history, log lines,
@@ -61,7 +70,7 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     /// Every parameter that is trained, by its stable name.
     pub(super) parameters: Vec<(String, ParamId)>,
     pub(super) history: HistoryWriter,
-    pub(super) evaluator: Option<Evaluator<B::InnerBackend>>,
+    pub(super) evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     pub(super) evaluations: Vec<EvaluationRecord>,
     pub(super) listener: Option<Listener>,
     /// The checkpoints of this run, oldest first.
@@ -188,7 +197,7 @@ impl<B: AutodiffBackend> Monitor<B> {
 
     /// Scores the model, if there is an evaluator and it has not been at this step.
     pub(super) fn evaluate(&mut self, model: &SentenceTransformer<B::InnerBackend>) -> Result<()> {
-        let Some(evaluator) = &mut self.evaluator else {
+        let Some(evaluator) = &self.evaluator else {
             return Ok(());
         };
         if self
@@ -201,11 +210,15 @@ impl<B: AutodiffBackend> Monitor<B> {
         let record = EvaluationRecord {
             step: self.steps,
             epoch: self.plan.epochs_after(self.steps),
-            scores: evaluator(model)?,
+            primary_metric: evaluator.primary_metric(model),
+            metrics: evaluator.evaluate(model)?,
         };
-        for (name, score) in &record.scores {
-            log::info!("step {}: {name} {score:.4}", record.step);
-        }
+        log::info!(
+            "step {}: {} {:.4}",
+            record.step,
+            record.primary_metric,
+            record.score().unwrap_or(f64::NAN)
+        );
         if let Some(listener) = &mut self.listener {
             listener(TrainingEvent::Evaluation(&record));
         }

@@ -18,11 +18,12 @@ use super::history::{History, HistoryWriter};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::loader::{NoValidation, StepLoader};
 use super::metrics::{NoDashboard, StepMetric};
-use super::monitor::{EvaluationRecord, Evaluator, Listener, Monitor, TrainingEvent};
+use super::monitor::{BoxedEvaluator, EvaluationRecord, Listener, Monitor, TrainingEvent};
 use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
 use crate::error::{AdapterError, Result, TrainingError};
+use crate::evaluation::Evaluator;
 use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
@@ -50,7 +51,7 @@ pub struct Trainer<B: AutodiffBackend, L> {
     arguments: TrainingArguments,
     dataset: Dataset,
     loss: L,
-    evaluator: Option<Evaluator<B::InnerBackend>>,
+    evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     listener: Option<Listener>,
     dashboard: bool,
 }
@@ -93,14 +94,13 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
         }
     }
 
-    /// Scores the model before the run, every
+    /// Evaluates the model before the run, every
     /// [`eval_steps`](TrainingArguments::eval_steps) and after it.
     #[must_use]
-    pub fn with_evaluator<F>(mut self, evaluator: F) -> Self
-    where
-        F: FnMut(&SentenceTransformer<B::InnerBackend>) -> Result<Vec<(String, f64)>>,
-        F: Send + 'static,
-    {
+    pub fn with_evaluator(
+        mut self,
+        evaluator: impl Evaluator<B::InnerBackend> + Send + 'static,
+    ) -> Self {
         self.evaluator = Some(Box::new(evaluator));
         self
     }

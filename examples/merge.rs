@@ -1,0 +1,56 @@
+//! Folds an adapter into its base: a plain Sentence Transformers folder that embeds the same.
+//!
+//! ```text
+//! cargo run --release --example merge -- --model base --adapter adapter --output merged
+//! ```
+
+mod backend;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn::tensor::backend::Backend;
+use clap::Parser;
+use sentence_burn::SentenceTransformer;
+
+use backend::{BackendName, Job};
+
+/// Folds an adapter into its base model.
+#[derive(Parser)]
+struct Args {
+    /// The base model: a folder or a hub id.
+    #[arg(long)]
+    model: String,
+    /// The adapter: a folder or a hub id.
+    #[arg(long)]
+    adapter: String,
+    /// Where the merged model goes.
+    #[arg(long)]
+    output: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = BackendName::first())]
+    backend: BackendName,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let args = Args::parse();
+    args.backend.run(args)
+}
+
+impl Job for Args {
+    type Output = Result<(), Box<dyn Error>>;
+
+    fn run<B: Backend>(self, device: B::Device) -> Self::Output {
+        let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
+        let report = model.load_adapter(&self.adapter)?;
+        model.merge_and_unload()?;
+        model.save(&self.output)?;
+        eprintln!(
+            "merged {} layers into {}",
+            report.adapted_layers.len(),
+            self.output.display()
+        );
+        Ok(())
+    }
+}
