@@ -322,43 +322,30 @@ impl InformationRetrievalEvaluator {
 
     /// The means over the queries.
     fn measure(&self, rankings: &[JudgedRanking], similarity: SimilarityFunction) -> Metrics {
-        let options = &self.options;
-        let mean = |measure: fn(&JudgedRanking, usize) -> f64, k: usize| {
-            rankings.iter().map(|r| measure(r, k)).sum::<f64>() / rankings.len() as f64
-        };
-        let measures: [(&str, &[usize], fn(&JudgedRanking, usize) -> f64); 6] = [
-            (
-                "accuracy",
-                &options.accuracy_at_k,
-                JudgedRanking::accuracy_at,
-            ),
-            (
-                "precision",
-                &options.precision_recall_at_k,
-                JudgedRanking::precision_at,
-            ),
-            (
-                "recall",
-                &options.precision_recall_at_k,
-                JudgedRanking::recall_at,
-            ),
-            ("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at),
-            ("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at),
-            (
-                "map",
-                &options.map_at_k,
-                JudgedRanking::average_precision_at,
-            ),
-        ];
         let mut metrics = Metrics::new();
-        for (name, ranks, measure) in measures {
+        let mut add = |name: &str, ranks: &[usize], at: fn(&JudgedRanking, usize) -> f64| {
             for &k in ranks {
-                metrics.insert(
-                    format!("{}_{name}@{k}", similarity.name()),
-                    mean(measure, k),
-                );
+                let sum: f64 = rankings.iter().map(|ranking| at(ranking, k)).sum();
+                let name = format!("{}_{name}@{k}", similarity.name());
+                metrics.insert(name, sum / rankings.len() as f64);
             }
-        }
+        };
+        let options = &self.options;
+        let both = &options.precision_recall_at_k;
+        add(
+            "accuracy",
+            &options.accuracy_at_k,
+            JudgedRanking::accuracy_at,
+        );
+        add("precision", both, JudgedRanking::precision_at);
+        add("recall", both, JudgedRanking::recall_at);
+        add("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at);
+        add("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at);
+        add(
+            "map",
+            &options.map_at_k,
+            JudgedRanking::average_precision_at,
+        );
         metrics.named(&self.name)
     }
 
