@@ -75,7 +75,7 @@ pub struct Trained<B: AutodiffBackend> {
     pub duration: Duration,
 }
 
-impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
+impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// A trainer of whatever weights of the model are not frozen, and the loss's own.
     pub fn new(
         model: SentenceTransformer<B>,
