@@ -122,7 +122,7 @@ impl Job for Args {
 }
 
 impl Args {
-    fn train_with<B: AutodiffBackend, L: TrainableLoss<B> + 'static>(
+    fn train_with<B: AutodiffBackend, L: TrainableLoss<B>>(
         &self,
         loss: L,
         device: &B::Device,
@@ -147,7 +147,7 @@ impl Args {
         };
         trained.model.save(&self.output)?;
         let plot = self.output.join("history.svg");
-        fs::write(&plot, plot_history(&trained.history))
+        fs::write(&plot, plot_history(&trained.history, &trained.evaluations))
             .map_err(|e| format!("{}: {e}", plot.display()))?;
         summarise(&trained);
         Ok(())

@@ -374,7 +374,7 @@ fn history_is_on_disk_step_by_step() {
     assert_eq!(*lines.lock().unwrap(), expected);
     let read = History::read(&path).unwrap();
     assert!(furthest(&read.losses(), &trained.history.losses()) < 1e-12);
-    assert!(plot_history(&read).contains("Learning rate"));
+    assert!(plot_history(&read, &trained.evaluations).contains("Learning rate"));
     // Nothing else is left in the folder: no logs of burn-train's, no checkpoints.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -496,15 +496,21 @@ fn checkpoints_hold_what_is_trained_and_are_rotated() {
         max_steps: Some(7),
         ..random_arguments(dir.path())
     };
-    let trained = Trainer::new(model(), arguments, pairs(), mnrl())
+    let trained = Trainer::new(model(), arguments.clone(), pairs(), mnrl())
         .train()
         .unwrap();
-    let mut left: Vec<String> = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, ["checkpoint-6", "checkpoint-7", "history.jsonl"]);
+    let left = |dir: &Path| {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        left(dir.path()),
+        ["checkpoint-6", "checkpoint-7", "history.jsonl"]
+    );
 
     let last = Checkpoint::last_in(dir.path()).unwrap().unwrap();
     assert_eq!(last.state().record.step, 7);
@@ -517,6 +523,20 @@ fn checkpoints_hold_what_is_trained_and_are_rotated() {
     // It is a model: the one that training ended with.
     let loaded = Model::load(last.path(), &Default::default()).unwrap();
     assert_eq!(adapter(&loaded), adapter(&trained.model));
+
+    // A longer run goes on from there, and knows the checkpoints before it.
+    let longer = TrainingArguments {
+        max_steps: Some(9),
+        ..arguments
+    };
+    let longer = Trainer::new(model(), longer, pairs(), mnrl())
+        .resume()
+        .unwrap();
+    assert_eq!((longer.steps, longer.samples), (9, 16));
+    assert_eq!(
+        left(dir.path()),
+        ["checkpoint-8", "checkpoint-9", "history.jsonl"]
+    );
 }
 
 #[test]

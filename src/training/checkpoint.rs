@@ -21,9 +21,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::TrainingArguments;
-use super::history::{History, StepRecord};
+use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
-use super::monitor::EvaluationRecord;
 use super::optimizer::Moments;
 use crate::error::{Result, TrainingError};
 
@@ -78,26 +77,32 @@ impl Checkpoint {
     /// # Errors
     /// [`TrainingError`] if the folder or its history cannot be read.
     pub fn last_in(output_dir: impl AsRef<Path>) -> Result<Option<Self>> {
-        let output_dir = output_dir.as_ref();
+        Ok(Self::all_in(output_dir.as_ref())?.pop())
+    }
+
+    /// The checkpoints of the run that `output_dir` holds the history of, oldest first.
+    pub(super) fn all_in(output_dir: &Path) -> Result<Vec<Self>> {
         let history = output_dir.join(HISTORY);
         if !history.is_file() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let history = History::read(history)?;
-        for path in list(output_dir)?.into_iter().rev() {
+        let mut found = Vec::new();
+        for path in list(output_dir)? {
             match Self::open(&path) {
                 Ok(checkpoint) => {
                     let record = &checkpoint.state.record;
                     let place = record.step.wrapping_sub(1);
                     if history.records().get(place) == Some(record) {
-                        return Ok(Some(checkpoint));
+                        found.push(checkpoint);
+                    } else {
+                        log::warn!("{}: is another run's, passed over", path.display());
                     }
-                    log::warn!("{}: is another run's, passed over", path.display());
                 }
                 Err(error) => log::warn!("{error}: passed over"),
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// The checkpoint's folder.
@@ -257,7 +262,8 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
         let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
         views.push((key, view.map_err(|e| invalid(&file, e))?));
     }
-    safetensors::serialize_to_file(views, None, &file).map_err(|e| invalid(&file, e))?;
+    let bytes = safetensors::serialize(views, None).map_err(|e| invalid(&file, e))?;
+    fs::write(&file, bytes).map_err(|e| io_error(&file, "write", e))?;
 
     let file = unfinished.join(STATE);
     let json = serde_json::to_string_pretty(state).map_err(|e| invalid(&file, e))?;
@@ -298,7 +304,7 @@ pub(super) fn clean(output_dir: &Path) -> Result<()> {
 }
 
 /// The checkpoints in a folder, oldest first.
-pub(super) fn list(output_dir: &Path) -> Result<Vec<PathBuf>> {
+fn list(output_dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found: Vec<(usize, PathBuf)> = entries(output_dir)?
         .into_iter()
         .filter_map(|path| Some((file_name(&path).strip_prefix(PREFIX)?.parse().ok()?, path)))

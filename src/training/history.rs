@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainingError};
+use crate::evaluation::Metrics;
 
 /// What one optimiser step did: a line of `history.jsonl`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,26 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// The samples of the step by the seconds since the step before.
     pub pairs_per_second: f64,
+}
+
+/// The scores of a model at some step of its training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// The optimiser steps behind.
+    pub step: usize,
+    /// The epochs behind, with their fraction.
+    pub epoch: f64,
+    /// The name of the metric to judge by.
+    pub primary_metric: String,
+    /// All metrics.
+    pub metrics: Metrics,
+}
+
+impl EvaluationRecord {
+    /// The value of the metric to judge by.
+    pub fn score(&self) -> Option<f64> {
+        self.metrics.get(&self.primary_metric)
+    }
 }
 
 /// The optimiser steps of a run, in order.
@@ -141,6 +162,24 @@ impl HistoryWriter {
     }
 }
 
+/// Writes the evaluations of a run, one a line.
+pub(super) fn write_evaluations(path: &Path, evaluations: &[EvaluationRecord]) -> Result<()> {
+    let mut text = String::new();
+    for record in evaluations {
+        text.push_str(&serde_json::to_string(record).map_err(|error| invalid(path, error))?);
+        text.push('\n');
+    }
+    fs::write(path, text).map_err(|source| io_error(path, "write", source))
+}
+
+fn invalid(path: &Path, error: serde_json::Error) -> crate::Error {
+    TrainingError::InvalidFile {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+    .into()
+}
+
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> crate::Error {
     TrainingError::Io {
         path: path.to_owned(),
@@ -169,6 +208,16 @@ pub(super) mod tests {
     pub(in crate::training) fn history(steps: usize) -> History {
         let records = (1..=steps).map(record).collect();
         History { records }
+    }
+
+    pub(in crate::training) fn evaluation(step: usize, value: f64) -> EvaluationRecord {
+        let metric = "cosine_ndcg@10 < 1";
+        EvaluationRecord {
+            step,
+            epoch: step as f64 / 10.0,
+            primary_metric: metric.to_owned(),
+            metrics: [(metric, value)].into_iter().collect(),
+        }
     }
 
     fn written(steps: usize) -> (tempfile::TempDir, PathBuf) {
@@ -208,6 +257,21 @@ pub(super) mod tests {
             History::read(&path),
             Err(Error::Training(TrainingError::InvalidLine { line: 1, .. }))
         ));
+    }
+
+    #[test]
+    fn evaluations_are_a_line_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evaluations.jsonl");
+        let records = [evaluation(0, 0.25), evaluation(10, f64::NAN)];
+        write_evaluations(&path, &records).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let read: Vec<EvaluationRecord> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(read[0], records[0]);
+        assert!(read[1].score().unwrap().is_nan());
     }
 
     #[test]

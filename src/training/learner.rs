@@ -21,14 +21,14 @@ use crate::model::SentenceTransformer;
 ///
 /// Every [`Loss`] whose module derives Burn's `Module` is one.
 pub trait TrainableLoss<B: AutodiffBackend>:
-    Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>>
+    Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + 'static
 {
 }
 
 impl<B, L> TrainableLoss<B> for L
 where
     B: AutodiffBackend,
-    L: Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>>,
+    L: Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + 'static,
 {
 }
 

@@ -56,11 +56,13 @@ impl<B: Backend> DataLoader<B, StepBatch> for StepLoader {
         }
         let mut skipped = 0;
         let mut begin = 0;
+        let mut total = 0;
         let mut rest = Vec::with_capacity(steps.len());
         for step in steps {
             let samples: usize = step.batches.iter().map(Vec::len).sum();
             let mine = self.samples.contains(&begin);
             begin += samples;
+            total += if mine { samples } else { 0 };
             match (mine, step.index < first) {
                 (true, true) => skipped += samples,
                 (true, false) => rest.push(step),
@@ -70,7 +72,7 @@ impl<B: Backend> DataLoader<B, StepBatch> for StepLoader {
         Box::new(StepIterator {
             dataset: self.plan.dataset().clone(),
             steps: rest.into_iter(),
-            progress: Progress::new(skipped, self.samples.len()),
+            progress: Progress::new(skipped, total),
         })
     }
 

@@ -4,17 +4,19 @@ use std::time::Instant;
 
 use burn::module::{AutodiffModule, ParamId};
 use burn::tensor::backend::AutodiffBackend;
-use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, TrainerState};
-use super::history::{History, HistoryWriter, StepRecord};
+use super::history::{self, EvaluationRecord, History, HistoryWriter, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
 use super::plan::Plan;
 use super::session::{Session, StepLoss};
 use crate::error::{Result, TrainingError};
-use crate::evaluation::{Evaluator, Metrics};
+use crate::evaluation::Evaluator;
 use crate::model::SentenceTransformer;
+
+/// The evaluations' name in the folder of a run.
+const EVALUATIONS: &str = "evaluations.jsonl";
 
 /// What the models of a run are tried on.
 pub(super) type BoxedEvaluator<B> = Box<dyn Evaluator<B> + Send>;
@@ -40,26 +42,6 @@ pub enum TrainingEvent<'a> {
         /// Its folder.
         path: &'a std::path::Path,
     },
-}
-
-/// The scores of a model at some step of its training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationRecord {
-    /// The optimiser steps behind.
-    pub step: usize,
-    /// The epochs behind, with their fraction.
-    pub epoch: f64,
-    /// The name of the metric to judge by.
-    pub primary_metric: String,
-    /// All metrics.
-    pub metrics: Metrics,
-}
-
-impl EvaluationRecord {
-    /// The value of the metric to judge by.
-    pub fn score(&self) -> Option<f64> {
-        self.metrics.get(&self.primary_metric)
-    }
 }
 
 /// Does what a run owes the outside after each optimiser step: history, log lines,
@@ -223,7 +205,8 @@ impl<B: AutodiffBackend> Monitor<B> {
             listener(TrainingEvent::Evaluation(&record));
         }
         self.evaluations.push(record);
-        Ok(())
+        let path = self.plan.arguments().output_dir.join(EVALUATIONS);
+        history::write_evaluations(&path, &self.evaluations)
     }
 
     fn save<L: TrainableLoss<B>>(

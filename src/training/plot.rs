@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use super::history::History;
+use super::history::{EvaluationRecord, History, StepRecord};
 
 const WIDTH: f64 = 860.0;
 const PANEL_HEIGHT: f64 = 250.0;
@@ -11,22 +11,23 @@ const BOTTOM: f64 = 44.0;
 /// A plot this wide shows no more points than these.
 const MOST_POINTS: usize = 1500;
 
-/// Draws a run's loss and learning rate over its steps, as an SVG document.
+/// Draws a run over its steps, as an SVG document: loss, learning rate, and the
+/// evaluations' score if there are any.
 ///
 /// The loss is drawn as it was, and smoothed over about a fiftieth of the run.
-pub fn plot_history(history: &History) -> String {
-    let of = |read: fn(&super::StepRecord) -> f64| -> Vec<(f64, f64)> {
-        let points = history
-            .records()
-            .iter()
-            .map(|record| (record.step as f64, read(record)));
-        points.filter(|(_, y)| y.is_finite()).collect()
+pub fn plot_history(history: &History, evaluations: &[EvaluationRecord]) -> String {
+    let of = |read: fn(&StepRecord) -> f64| -> Vec<(f64, f64)> {
+        let records = history.records().iter();
+        records
+            .map(|record| (record.step as f64, read(record)))
+            .collect()
     };
     let loss = of(|record| record.loss);
     let smoothed = smooth(&loss, (loss.len() / 50).max(1));
-    let panels = [
+    let mut panels = vec![
         Panel {
             title: "Loss",
+            low: Some(0.0),
             series: vec![
                 Series {
                     colour: "#b8c7e0",
@@ -42,6 +43,7 @@ pub fn plot_history(history: &History) -> String {
         },
         Panel {
             title: "Learning rate",
+            low: Some(0.0),
             series: vec![Series {
                 colour: "#b3541e",
                 label: "learning rate",
@@ -49,6 +51,19 @@ pub fn plot_history(history: &History) -> String {
             }],
         },
     ];
+    if let Some(first) = evaluations.first() {
+        let score = |record: &EvaluationRecord| Some((record.step as f64, record.score()?));
+        let scores = evaluations.iter().filter_map(score);
+        panels.push(Panel {
+            title: &first.primary_metric,
+            low: None,
+            series: vec![Series {
+                colour: "#2e7d4f",
+                label: "score",
+                points: scores.filter(|(_, score)| score.is_finite()).collect(),
+            }],
+        });
+    }
 
     let height = PANEL_HEIGHT * panels.len() as f64;
     let mut svg = format!(
@@ -64,8 +79,10 @@ pub fn plot_history(history: &History) -> String {
 }
 
 /// One diagram over the steps.
-struct Panel {
-    title: &'static str,
+struct Panel<'a> {
+    title: &'a str,
+    /// A value that the scale reaches down to.
+    low: Option<f64>,
     series: Vec<Series>,
 }
 
@@ -76,19 +93,19 @@ struct Series {
     points: Vec<(f64, f64)>,
 }
 
-impl Panel {
+impl Panel<'_> {
     fn draw(&self, svg: &mut String, offset: f64) {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let x = Axis::over(points().map(|&(x, _)| x), LEFT, WIDTH - RIGHT);
         let (bottom, top) = (offset + PANEL_HEIGHT - BOTTOM, offset + TOP);
-        let y = Axis::over(points().map(|&(_, y)| y).chain([0.0]), bottom, top);
+        let y = Axis::over(points().map(|&(_, y)| y).chain(self.low), bottom, top);
 
         line(
             svg,
             &format!(
                 "<text x=\"{LEFT}\" y=\"{:.1}\" font-size=\"14\">{}</text>",
                 top - 16.0,
-                self.title
+                escaped(self.title)
             ),
         );
         for tick in y.ticks() {
@@ -211,8 +228,9 @@ impl Axis {
             .into_iter()
             .find(|&step| step >= rough)
             .unwrap_or(10.0 * power);
-        let first = (self.low / step).ceil() as i64;
-        let last = (self.high / step).floor() as i64;
+        // The ends themselves count, whatever the rounding of the division.
+        let first = (self.low / step - 1e-9).ceil() as i64;
+        let last = (self.high / step + 1e-9).floor() as i64;
         // The nearest short decimal, not 0.30000000000000004.
         let round = |value: f64| format!("{value:.6e}").parse().unwrap_or(value);
         (first..=last)
@@ -244,6 +262,10 @@ fn smooth(points: &[(f64, f64)], reach: usize) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(mean).collect()
 }
 
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
 fn line(svg: &mut String, element: &str) {
     svg.push_str(element);
     svg.push('\n');
@@ -252,11 +274,11 @@ fn line(svg: &mut String, element: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::history::tests::history;
+    use crate::training::history::tests::{evaluation, history};
 
     #[test]
     fn draws_both_curves_with_their_labels() {
-        let svg = plot_history(&history(40));
+        let svg = plot_history(&history(40), &[]);
         assert_eq!(svg.matches("<polyline").count(), 3);
         for text in [
             ">Loss<",
@@ -273,16 +295,29 @@ mod tests {
     }
 
     #[test]
+    fn draws_the_score_where_there_is_one() {
+        let evaluations =
+            [(0, 0.5), (20, f64::NAN), (40, 0.7)].map(|(step, value)| evaluation(step, value));
+        let svg = plot_history(&history(40), &evaluations);
+        assert_eq!(svg.matches("<polyline").count(), 4);
+        assert!(
+            svg.contains(">cosine_ndcg@10 &lt; 1<") && svg.contains(">0.7<"),
+            "{svg}"
+        );
+        assert!(!svg.contains("NaN"));
+    }
+
+    #[test]
     fn draws_a_run_of_no_or_one_step() {
         for steps in [0, 1] {
-            let svg = plot_history(&history(steps));
+            let svg = plot_history(&history(steps), &[]);
             assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN"));
         }
     }
 
     #[test]
     fn a_long_run_makes_no_long_document() {
-        let svg = plot_history(&history(100_000));
+        let svg = plot_history(&history(100_000), &[]);
         assert!(svg.len() < 100_000, "{}", svg.len());
         assert!(svg.contains(">100000<"));
     }

@@ -14,11 +14,11 @@ use burn::train::{Learner, SupervisedTraining};
 use super::arguments::TrainingArguments;
 use super::checkpoint::{self, Checkpoint, HISTORY};
 use super::dataset::Dataset;
-use super::history::{History, HistoryWriter};
+use super::history::{EvaluationRecord, History, HistoryWriter};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::loader::{NoValidation, StepLoader};
 use super::metrics::{NoDashboard, StepMetric};
-use super::monitor::{BoxedEvaluator, EvaluationRecord, Listener, Monitor, TrainingEvent};
+use super::monitor::{BoxedEvaluator, Listener, Monitor, TrainingEvent};
 use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
@@ -75,7 +75,7 @@ pub struct Trained<B: AutodiffBackend> {
     pub duration: Duration,
 }
 
-impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
+impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// A trainer of whatever weights of the model are not frozen, and the loss's own.
     pub fn new(
         model: SentenceTransformer<B>,
@@ -135,7 +135,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
     /// [`LossError`](crate::error::LossError) for data that the loss cannot read; and
     /// whatever the evaluator returns.
     pub fn train(self) -> Result<Trained<B>> {
-        self.run(None)
+        self.run(Vec::new())
     }
 
     /// Continues the run in [`output_dir`](TrainingArguments::output_dir) from its last
@@ -146,15 +146,17 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
     /// As [`train`](Self::train), and [`TrainingError::CheckpointMismatch`] if the
     /// checkpoint is of other data, batches or parameters.
     pub fn resume(self) -> Result<Trained<B>> {
-        let checkpoint = Checkpoint::last_in(&self.arguments.output_dir)?;
-        match &checkpoint {
+        let checkpoints = Checkpoint::all_in(&self.arguments.output_dir)?;
+        match checkpoints.last() {
             Some(checkpoint) => log::info!("continuing from {}", checkpoint.path().display()),
             None => log::info!("no checkpoint to continue from: starting from the beginning"),
         }
-        self.run(checkpoint)
+        self.run(checkpoints)
     }
 
-    fn run(self, checkpoint: Option<Checkpoint>) -> Result<Trained<B>> {
+    /// Runs from the last of the run's checkpoints, if there is one.
+    fn run(self, checkpoints: Vec<Checkpoint>) -> Result<Trained<B>> {
+        let checkpoint = checkpoints.last();
         let started = Instant::now();
         let dashboard = self.has_dashboard();
         let arguments = self.arguments;
@@ -177,7 +179,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             }
             .into());
         }
-        if let Some(checkpoint) = &checkpoint {
+        if let Some(checkpoint) = checkpoint {
             checkpoint.check(&arguments, self.dataset.len())?;
         }
         let mode = match arguments.dropout {
@@ -192,7 +194,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             return Err(TrainingError::NothingTrainable.into());
         }
         let mut moments = None;
-        if let Some(checkpoint) = &checkpoint {
+        if let Some(checkpoint) = checkpoint {
             let restored = checkpoint.restore(model, &parameters)?;
             (model, moments) = (restored.0, Some(restored.1));
         }
@@ -204,9 +206,9 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
             source,
         })?;
         checkpoint::clean(&output_dir)?;
-        let first_step = checkpoint.as_ref().map_or(0, |c| c.state().record.step);
+        let first_step = checkpoint.map_or(0, |c| c.state().record.step);
         let history = output_dir.join(HISTORY);
-        let history = match &checkpoint {
+        let history = match checkpoint {
             Some(_) => HistoryWriter::resume(history, first_step)?,
             None => HistoryWriter::create(history)?,
         };
@@ -224,7 +226,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B> + 'static> Trainer<B, L> {
                 .as_ref()
                 .map_or(Vec::new(), |c| c.state().evaluations.clone()),
             listener: self.listener,
-            checkpoints: checkpoint.iter().map(|c| c.path().to_owned()).collect(),
+            checkpoints: checkpoints.iter().map(|c| c.path().to_owned()).collect(),
             steps: first_step,
             samples: 0,
             last_step_at: Instant::now(),
