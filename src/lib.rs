@@ -1,4 +1,8 @@
-//! Sentence-embedding models with PEFT adapters, on any Burn backend.
+#![cfg_attr(feature = "train", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "train"),
+    doc = "Sentence-embedding models with PEFT adapters, on any Burn backend."
+)]
 
 pub mod adapter;
 pub mod encoder;
