@@ -84,11 +84,14 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
 }
 
 /// Whether weight decay applies to a parameter: not to a bias nor to a norm, as the
-/// reference's `get_decay_parameter_names` has it.
+/// reference's `get_decay_parameter_names` tells them by name.
 fn is_decayed(name: &str) -> bool {
     let name = name.to_lowercase();
-    let is_norm = |part: &str| part.ends_with("norm") || part.ends_with("layer_norm");
-    !name.ends_with("bias") && !name.split('.').any(is_norm)
+    let is_norm = |part: &str| part == "norm" || part.ends_with("_norm");
+    !["bias", "layernorm", "rmsnorm"]
+        .iter()
+        .any(|word| name.contains(word))
+        && !name.split('.').any(is_norm)
 }
 
 impl<B: AutodiffBackend, L: TrainableLoss<B>> Clone for StepOptimizer<B, L> {
@@ -252,6 +255,109 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Gathering {
         if let Some((gradient, _)) = self.from.remove::<B::InnerBackend, D>(param.id) {
             let device = param.val().device();
             self.to.register(param.id, gradient.to_device(&device));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend_under_test::{TestAutodiffBackend, TestBackend, device};
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::backend::DeviceOps;
+
+    type Layer = Linear<TestAutodiffBackend>;
+
+    fn layer() -> Layer {
+        LinearConfig::new(2, 1).init(&device())
+    }
+
+    /// The gradients of a layer's weight, `[2, 1]`, and bias, `[1]`.
+    fn gradients(layer: &Layer, weight: [f32; 2], bias: f32) -> GradientsParams {
+        let mut gradients = GradientsParams::new();
+        let weight = Tensor::<TestBackend, 2>::from_floats([[weight[0]], [weight[1]]], &device());
+        gradients.register(layer.weight.id, weight);
+        let bias = Tensor::<TestBackend, 1>::from_floats([bias], &device());
+        gradients.register(bias_id(layer), bias);
+        gradients
+    }
+
+    fn bias_id(layer: &Layer) -> ParamId {
+        layer.bias.as_ref().unwrap().id
+    }
+
+    fn values(layer: &Layer, gradients: &GradientsParams) -> (Vec<f32>, Vec<f32>) {
+        let weight = gradients.get::<TestBackend, 2>(layer.weight.id).unwrap();
+        let bias = gradients.get::<TestBackend, 1>(bias_id(layer)).unwrap();
+        (
+            weight.into_data().to_vec().unwrap(),
+            bias.into_data().to_vec().unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_norm_is_that_of_all_gradients_together() {
+        let layer = layer();
+        let norm = grad_norm::<TestAutodiffBackend, _>(&layer, &gradients(&layer, [2.0, 3.0], 6.0));
+        assert!((norm - 7.0).abs() < 1e-6);
+        let none = grad_norm::<TestAutodiffBackend, _>(&layer, &GradientsParams::new());
+        assert_eq!(none, 0.0);
+    }
+
+    #[test]
+    fn scaling_scales_every_gradient() {
+        let layer = layer();
+        let gradients = gradients(&layer, [2.0, 3.0], 6.0);
+        let scaled = scaled::<TestAutodiffBackend, _>(&layer, gradients, 0.5);
+        assert_eq!(values(&layer, &scaled), (vec![1.0, 1.5], vec![3.0]));
+    }
+
+    #[test]
+    fn a_group_takes_its_gradients_and_leaves_the_rest() {
+        let layer = layer();
+        let mut all = gradients(&layer, [2.0, 3.0], 6.0);
+        let members = HashSet::from([layer.weight.id]);
+        let of_group = taken::<TestAutodiffBackend, _>(&layer, &mut all, &members);
+        assert_eq!((of_group.len(), all.len()), (1, 1));
+        assert!(of_group.get::<TestBackend, 2>(layer.weight.id).is_some());
+        assert!(all.get::<TestBackend, 1>(bias_id(&layer)).is_some());
+    }
+
+    #[test]
+    fn gradients_of_several_devices_are_added_up() {
+        let layer = layer();
+        let id = device().id();
+        let from = MultiGradientsParams {
+            grads: vec![
+                (gradients(&layer, [2.0, 3.0], 6.0), id),
+                (gradients(&layer, [0.5, 0.0], -6.0), id),
+            ],
+        };
+        let mut gathering = Gathering {
+            from,
+            to: GradientsParams::new(),
+        };
+        Module::<TestAutodiffBackend>::visit(&layer, &mut gathering);
+        assert_eq!(values(&layer, &gathering.to), (vec![2.5, 3.0], vec![0.0]));
+    }
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        for name in [
+            "encoder.layer.0.attention.self.query.weight",
+            "default/encoder.layer.0.attention.self.query.lora_A.weight",
+            "embeddings.word_embeddings.weight",
+        ] {
+            assert!(is_decayed(name), "{name}");
+        }
+        for name in [
+            "encoder.layer.0.attention.self.query.bias",
+            "encoder.relative_attention_bias.weight",
+            "embeddings.LayerNorm.weight",
+            "layers.3.attn_norm.weight",
+            "layers.3.norm.weight",
+        ] {
+            assert!(!is_decayed(name), "{name}");
         }
     }
 }
