@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::{AutodiffModule, ParamId};
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::checkpoint::{self, TrainerState};
@@ -11,6 +11,7 @@ use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
 use super::plan::Plan;
 use super::session::{Session, StepLoss};
+use super::training_state::NamedParameter;
 use crate::error::{Result, TrainingError};
 use crate::evaluation::Evaluator;
 use crate::model::SentenceTransformer;
@@ -50,7 +51,7 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) plan: Arc<Plan>,
     pub(super) session: Arc<Session>,
     /// Every parameter that is trained, by its stable name.
-    pub(super) parameters: Vec<(String, ParamId)>,
+    pub(super) parameters: Vec<NamedParameter>,
     pub(super) history: HistoryWriter,
     pub(super) evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     pub(super) evaluations: Vec<EvaluationRecord>,

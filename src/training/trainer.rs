@@ -3,9 +3,8 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
+use burn::module::AutodiffModule;
 use burn::optim::Optimizer;
-use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::renderer::MetricsRenderer;
@@ -22,6 +21,7 @@ use super::monitor::{BoxedEvaluator, Listener, Monitor, TrainingEvent};
 use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
+use super::training_state::trained_parameters;
 use crate::error::{AdapterError, Result, TrainingError};
 use crate::evaluation::Evaluator;
 use crate::model::Mode;
@@ -284,40 +284,5 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             samples: monitor.samples,
             duration: started.elapsed(),
         })
-    }
-}
-
-/// Every parameter that training updates, by a name that stays the same from one run to
-/// the next: the model's, and the loss's own under `loss.`.
-fn trained_parameters<B: AutodiffBackend, L: TrainableLoss<B>>(
-    model: &TrainingModel<B, L>,
-) -> Vec<(String, ParamId)> {
-    let mut of_loss = LossParameters::default();
-    Module::<B>::visit(&model.loss, &mut of_loss);
-    let mut parameters = model.model.named_trainable();
-    parameters.extend(of_loss.found);
-    parameters
-}
-
-#[derive(Default)]
-struct LossParameters {
-    path: Vec<String>,
-    found: Vec<(String, ParamId)>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for LossParameters {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if param.val().is_require_grad() {
-            self.found
-                .push((format!("loss.{}", self.path.join(".")), param.id));
-        }
     }
 }
