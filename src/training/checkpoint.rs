@@ -18,7 +18,7 @@ use super::arguments::TrainingArguments;
 use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
-use super::training_state::{self, NamedParameter};
+use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
 
 const PREFIX: &str = "checkpoint-";
@@ -151,7 +151,7 @@ impl Checkpoint {
         &self,
         model: TrainingModel<B, L>,
         parameters: &[NamedParameter],
-    ) -> Result<(TrainingModel<B, L>, Moments<B, L>)> {
+    ) -> Result<Restored<B, L>> {
         let path = self.path.join(TENSORS);
         let bytes = fs::read(&path).map_err(|e| io_error(&path, "read", e))?;
         training_state::restore(&bytes, model, parameters).map_err(|reason| self.mismatch(reason))

@@ -71,7 +71,7 @@ pub struct Trained<B: AutodiffBackend> {
     pub finished: bool,
     /// The samples that this run went through, one counted as often as it was seen.
     pub samples: usize,
-    /// The time that this run took, evaluations included.
+    /// The time that these samples took: loading, evaluations and checkpoints left out.
     pub duration: Duration,
 }
 
@@ -157,7 +157,6 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// Runs from the last of the run's checkpoints, if there is one.
     fn run(self, checkpoints: Vec<Checkpoint>) -> Result<Trained<B>> {
         let checkpoint = checkpoints.last();
-        let started = Instant::now();
         let dashboard = self.has_dashboard();
         let arguments = self.arguments;
         arguments.validate()?;
@@ -229,6 +228,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             checkpoints: checkpoints.iter().map(|c| c.path().to_owned()).collect(),
             steps: first_step,
             samples: 0,
+            duration: Duration::ZERO,
             last_step_at: Instant::now(),
             losses: Vec::new(),
             unlogged: Vec::new(),
@@ -282,7 +282,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             steps: monitor.steps,
             finished: monitor.steps == plan.total_steps(),
             samples: monitor.samples,
-            duration: started.elapsed(),
+            duration: monitor.duration,
         })
     }
 }

@@ -23,6 +23,9 @@ const EXP_AVG_SQ: &str = ".exp_avg_sq";
 /// A parameter's name and id.
 pub(super) type NamedParameter = (String, ParamId);
 
+/// A model with its trained parameters, and their moments.
+pub(super) type Restored<B, L> = (TrainingModel<B, L>, Moments<B, L>);
+
 /// Every parameter that training updates: the model's, and the loss's own under `loss.`.
 pub(super) fn trained_parameters<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &TrainingModel<B, L>,
@@ -65,7 +68,7 @@ pub(super) fn restore<B: AutodiffBackend, L: TrainableLoss<B>>(
     bytes: &[u8],
     model: TrainingModel<B, L>,
     parameters: &[NamedParameter],
-) -> Result<(TrainingModel<B, L>, Moments<B, L>), String> {
+) -> Result<Restored<B, L>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let keys: HashSet<&str> = file.names().into_iter().collect();
     let mut shapes = Shapes::default();
