@@ -24,16 +24,6 @@ pub enum TrainingError {
         /// The file, or what else the data came from.
         source_name: String,
     },
-    /// A line of a data file is not a sample.
-    #[error("{}:{line}: {reason}", path.display())]
-    InvalidLine {
-        /// The file.
-        path: PathBuf,
-        /// The line's number, from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Columns do not go together.
     #[error("data set column `{column}` has {found} samples, the first column has {expected}")]
     UnequalColumns {

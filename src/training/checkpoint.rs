@@ -5,25 +5,20 @@
 //! and AdamW's two moments of it by name, and `trainer_state.json`. A checkpoint is
 //! written beside its place and renamed into it: one that is there is whole.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 #[cfg(unix)]
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::optim::record::AdaptorRecord;
-use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::TrainingArguments;
 use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
+use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
 
 const PREFIX: &str = "checkpoint-";
@@ -155,73 +150,11 @@ impl Checkpoint {
     pub(super) fn restore<B: AutodiffBackend, L: TrainableLoss<B>>(
         &self,
         model: TrainingModel<B, L>,
-        parameters: &[(String, ParamId)],
-    ) -> Result<(TrainingModel<B, L>, Moments<B, L>)> {
+        parameters: &[NamedParameter],
+    ) -> Result<Restored<B, L>> {
         let path = self.path.join(TENSORS);
         let bytes = fs::read(&path).map_err(|e| io_error(&path, "read", e))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(&path, e))?;
-
-        let mut shapes = Shapes::default();
-        Module::<B>::visit(&model, &mut shapes);
-        let mut states = HashMap::new();
-        for (name, id) in parameters {
-            let shape = shapes.of.get(id).map_or(&[][..], Vec::as_slice);
-            let read = |key: String, shape| self.read_tensor(&file, &key, shape);
-            let value = read(name.clone(), shape)?;
-            let step = format!("{name}{STEP}");
-            let moments = match file.names().contains(&step.as_str()) {
-                true => Some(ParameterMoments {
-                    step: read(step, &[])?,
-                    exp_avg: read(format!("{name}{EXP_AVG}"), shape)?,
-                    exp_avg_sq: read(format!("{name}{EXP_AVG_SQ}"), shape)?,
-                }),
-                false => None,
-            };
-            states.insert(*id, ParameterState { value, moments });
-        }
-        let ours: HashSet<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-        let is_moment = |key: &str| {
-            [STEP, EXP_AVG, EXP_AVG_SQ]
-                .iter()
-                .any(|end| key.ends_with(end))
-        };
-        if let Some(other) = file
-            .names()
-            .into_iter()
-            .find(|key| !is_moment(key) && !ours.contains(key))
-        {
-            return Err(self.mismatch(format!("it trained `{other}`, this model does not")));
-        }
-        let mut restoring = Restoring::<B, L> {
-            states,
-            moments: Moments::<B, L>::default(),
-        };
-        let model = model.map(&mut restoring);
-        Ok((model, restoring.moments))
-    }
-
-    fn read_tensor(
-        &self,
-        file: &SafeTensors<'_>,
-        key: &str,
-        shape: &[usize],
-    ) -> Result<TensorData> {
-        let Ok(view) = file.tensor(key) else {
-            return Err(self.mismatch(format!("it has no `{key}`")));
-        };
-        if view.dtype() != Dtype::F32 || view.shape() != shape {
-            return Err(self.mismatch(format!(
-                "`{key}` is {:?} {:?}, this model's is F32 {shape:?}",
-                view.dtype(),
-                view.shape()
-            )));
-        }
-        let values: Vec<f32> = view
-            .data()
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
-        Ok(TensorData::new(values, shape.to_vec()))
+        training_state::restore(&bytes, model, parameters).map_err(|reason| self.mismatch(reason))
     }
 
     fn mismatch(&self, reason: String) -> crate::Error {
@@ -237,7 +170,7 @@ impl Checkpoint {
 pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &TrainingModel<B, L>,
     moments: &Moments<B, L>,
-    parameters: &[(String, ParamId)],
+    parameters: &[NamedParameter],
     state: &TrainerState,
 ) -> Result<PathBuf> {
     let output_dir = &state.arguments.output_dir;
@@ -247,22 +180,9 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     fs::create_dir_all(&unfinished).map_err(|e| io_error(&unfinished, "create", e))?;
     model.model.save(&unfinished)?;
 
-    let mut collecting = Collecting::<B, L> {
-        names: parameters
-            .iter()
-            .map(|(name, id)| (*id, name.as_str()))
-            .collect(),
-        moments,
-        tensors: Vec::new(),
-    };
-    Module::<B>::visit(model, &mut collecting);
     let file = unfinished.join(TENSORS);
-    let mut views = Vec::with_capacity(collecting.tensors.len());
-    for (key, data) in &collecting.tensors {
-        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
-        views.push((key, view.map_err(|e| invalid(&file, e))?));
-    }
-    let bytes = safetensors::serialize(views, None).map_err(|e| invalid(&file, e))?;
+    let bytes = training_state::to_safetensors(model, moments, parameters);
+    let bytes = bytes.map_err(|e| invalid(&file, e))?;
     fs::write(&file, bytes).map_err(|e| io_error(&file, "write", e))?;
 
     let file = unfinished.join(STATE);
@@ -311,87 +231,6 @@ fn list(output_dir: &Path) -> Result<Vec<PathBuf>> {
         .collect();
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
-}
-
-const STEP: &str = ".step";
-const EXP_AVG: &str = ".exp_avg";
-const EXP_AVG_SQ: &str = ".exp_avg_sq";
-
-/// A trained parameter; without moments if no gradient has reached it yet.
-struct ParameterState {
-    value: TensorData,
-    moments: Option<ParameterMoments>,
-}
-
-/// AdamW's state of one parameter, by PyTorch's names.
-struct ParameterMoments {
-    step: TensorData,
-    exp_avg: TensorData,
-    exp_avg_sq: TensorData,
-}
-
-#[derive(Default)]
-struct Shapes {
-    of: HashMap<ParamId, Vec<usize>>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for Shapes {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.of.insert(param.id, param.val().dims().to_vec());
-    }
-}
-
-struct Collecting<'a, B: AutodiffBackend, L: TrainableLoss<B>> {
-    names: HashMap<ParamId, &'a str>,
-    moments: &'a Moments<B, L>,
-    tensors: Vec<(String, TensorData)>,
-}
-
-impl<B: AutodiffBackend, L: TrainableLoss<B>> ModuleVisitor<B> for Collecting<'_, B, L> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(name) = self.names.get(&param.id) else {
-            return;
-        };
-        let data = |tensor: Tensor<B::InnerBackend, D>| tensor.into_data().convert::<f32>();
-        self.tensors
-            .push(((*name).to_owned(), data(param.val().inner())));
-        let Some(moments) = self.moments.get(&param.id) else {
-            return;
-        };
-        let state: AdamWState<B::InnerBackend, D> = moments.clone().into_state();
-        let step = TensorData::new(vec![state.momentum.time as f32], Vec::<usize>::new());
-        self.tensors.extend([
-            (format!("{name}{STEP}"), step),
-            (format!("{name}{EXP_AVG}"), data(state.momentum.moment_1)),
-            (format!("{name}{EXP_AVG_SQ}"), data(state.momentum.moment_2)),
-        ]);
-    }
-}
-
-struct Restoring<B: AutodiffBackend, L: TrainableLoss<B>> {
-    states: HashMap<ParamId, ParameterState>,
-    moments: Moments<B, L>,
-}
-
-impl<B: AutodiffBackend, L: TrainableLoss<B>> ModuleMapper<B> for Restoring<B, L> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some(state) = self.states.remove(&param.id) else {
-            return param;
-        };
-        let device = param.val().device();
-        let tensor = |data: TensorData| {
-            Tensor::<B::InnerBackend, D>::from_data(data.convert::<B::FloatElem>(), &device)
-        };
-        if let Some(moments) = state.moments {
-            let step = moments.step.iter::<f32>().next().unwrap_or(0.0) as usize;
-            let (exp_avg, exp_avg_sq) = (tensor(moments.exp_avg), tensor(moments.exp_avg_sq));
-            let momentum = AdaptiveMomentumState::new(step, exp_avg, exp_avg_sq);
-            let moments = AdaptorRecord::from_state(AdamWState::new(momentum));
-            self.moments.insert(param.id, moments);
-        }
-        let value = Tensor::from_inner(tensor(state.value));
-        param.map(|old| value.set_require_grad(old.is_require_grad()))
-    }
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -1,9 +1,9 @@
-use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{RepoError, Result, TrainingError};
+use crate::repo::jsonl;
 
 /// The names a label goes by, first one first.
 const LABEL_NAMES: [&str; 4] = ["label", "labels", "score", "scores"];
@@ -88,29 +88,18 @@ impl Dataset {
     /// Blank lines are skipped.
     ///
     /// # Errors
-    /// [`TrainingError::InvalidLine`] names file and line; [`RepoError`] if the file
+    /// [`RepoError::InvalidLine`] names file and line; other [`RepoError`]s if the file
     /// cannot be read or is not UTF-8; [`TrainingError::EmptyDataset`].
     pub fn from_jsonl(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| RepoError::Io {
-            path: path.to_owned(),
-            action: "read",
-            source,
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| RepoError::NotUtf8 {
-            path: path.to_owned(),
-            offset: error.utf8_error().valid_up_to(),
-        })?;
         let mut reader = LineReader::default();
-        for (index, line) in text.lines().enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
+        for record in jsonl::records(path)? {
+            let (line, object) = record?;
             reader
-                .read(line)
-                .map_err(|reason| TrainingError::InvalidLine {
+                .read(object)
+                .map_err(|reason| RepoError::InvalidLine {
                     path: path.to_owned(),
-                    line: index + 1,
+                    line,
                     reason,
                 })?;
         }
@@ -179,11 +168,7 @@ struct LineReader {
 }
 
 impl LineReader {
-    fn read(&mut self, line: &str) -> std::result::Result<(), String> {
-        let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let Value::Object(mut object) = value else {
-            return Err("not a JSON object".to_owned());
-        };
+    fn read(&mut self, mut object: Map<String, Value>) -> std::result::Result<(), String> {
         let dataset = match &mut self.dataset {
             Some(dataset) => dataset,
             None => {
@@ -288,7 +273,7 @@ mod tests {
         let good = r#"{"anchor": "a", "positive": "b"}"#;
         for (bad, expected) in [
             ("{\"anchor\": \"a\", ", "EOF"),
-            ("[1]", "not a JSON object"),
+            ("[1]", "expected a map"),
             (r#"{"anchor": "a"}"#, "`positive` is missing"),
             (r#"{"anchor": "a", "positive": null}"#, "`positive` is null"),
             (
@@ -297,8 +282,7 @@ mod tests {
             ),
         ] {
             let content = format!("{good}\n\n{bad}\n{good}\n");
-            let Err(Error::Training(TrainingError::InvalidLine { line, reason, .. })) =
-                read(&content)
+            let Err(Error::Repo(RepoError::InvalidLine { line, reason, .. })) = read(&content)
             else {
                 panic!("{bad} passed");
             };
@@ -308,7 +292,7 @@ mod tests {
         let uneven = "{\"a\": \"x\", \"label\": [1]}\n{\"a\": \"x\", \"label\": [1, 2]}";
         assert!(matches!(
             read(uneven),
-            Err(Error::Training(TrainingError::InvalidLine { line: 2, .. }))
+            Err(Error::Repo(RepoError::InvalidLine { line: 2, .. }))
         ));
     }
 

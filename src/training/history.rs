@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, TrainingError};
+use crate::error::{RepoError, Result, TrainingError};
 use crate::evaluation::Metrics;
 
 /// What one optimiser step did: a line of `history.jsonl`.
@@ -54,7 +54,7 @@ impl History {
     /// Reads a `history.jsonl`. A last line that was cut off is left out.
     ///
     /// # Errors
-    /// [`TrainingError::Io`] if the file cannot be read, [`TrainingError::InvalidLine`]
+    /// [`TrainingError::Io`] if the file cannot be read, [`RepoError::InvalidLine`]
     /// if a line other than the last is not a step.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -64,12 +64,11 @@ impl History {
             let Some(line) = line.strip_suffix('\n') else {
                 break;
             };
-            let record =
-                serde_json::from_str(line).map_err(|error| TrainingError::InvalidLine {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    reason: error.to_string(),
-                })?;
+            let record = serde_json::from_str(line).map_err(|error| RepoError::InvalidLine {
+                path: path.to_owned(),
+                line: index + 1,
+                reason: error.to_string(),
+            })?;
             records.push(record);
         }
         Ok(Self { records })
@@ -255,7 +254,7 @@ pub(super) mod tests {
         fs::write(&path, format!("{{\"step\":1\n{text}")).unwrap();
         assert!(matches!(
             History::read(&path),
-            Err(Error::Training(TrainingError::InvalidLine { line: 1, .. }))
+            Err(Error::Repo(RepoError::InvalidLine { line: 1, .. }))
         ));
     }
 

@@ -24,6 +24,7 @@ mod schedule;
 mod seed;
 mod session;
 mod trainer;
+mod training_state;
 
 pub use arguments::TrainingArguments;
 pub use checkpoint::{Checkpoint, TrainerState};

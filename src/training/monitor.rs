@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use burn::module::{AutodiffModule, ParamId};
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::checkpoint::{self, TrainerState};
@@ -11,6 +11,7 @@ use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
 use super::plan::Plan;
 use super::session::{Session, StepLoss};
+use super::training_state::NamedParameter;
 use crate::error::{Result, TrainingError};
 use crate::evaluation::Evaluator;
 use crate::model::SentenceTransformer;
@@ -50,7 +51,7 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) plan: Arc<Plan>,
     pub(super) session: Arc<Session>,
     /// Every parameter that is trained, by its stable name.
-    pub(super) parameters: Vec<(String, ParamId)>,
+    pub(super) parameters: Vec<NamedParameter>,
     pub(super) history: HistoryWriter,
     pub(super) evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     pub(super) evaluations: Vec<EvaluationRecord>,
@@ -61,6 +62,8 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) steps: usize,
     /// The samples that this run went through.
     pub(super) samples: usize,
+    /// The time that they took.
+    pub(super) duration: Duration,
     /// When the step before was done.
     pub(super) last_step_at: Instant,
     /// What the workers did of the step that is under way.
@@ -116,15 +119,15 @@ impl<B: AutodiffBackend> Monitor<B> {
         let samples: usize = losses.iter().map(|worker| worker.samples).sum();
         self.steps += 1;
         self.samples += samples;
-        let seconds = self.last_step_at.elapsed().as_secs_f64();
-        self.last_step_at = Instant::now();
+        let duration = self.last_step_at.elapsed();
+        self.duration += duration;
         let record = StepRecord {
             step: self.steps,
             epoch: self.plan.epochs_after(self.steps),
             loss,
             learning_rate,
             grad_norm,
-            pairs_per_second: samples as f64 / seconds.max(1e-9),
+            pairs_per_second: samples as f64 / duration.as_secs_f64().max(1e-9),
         };
         self.history.append(record)?;
         for worker in losses {

@@ -11,6 +11,7 @@ use super::arguments::TrainingArguments;
 use super::learner::{TrainableLoss, TrainingModel, scalar};
 use super::monitor::Monitor;
 use super::session::lock;
+use super::training_state::NamedParameter;
 
 /// The moments of all parameters, by parameter.
 pub(super) type Moments<B, L> =
@@ -34,7 +35,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
     /// An optimiser of the parameters named; `monitor` hears of each step.
     pub(super) fn new(
         arguments: &TrainingArguments,
-        parameters: &[(String, ParamId)],
+        parameters: &[NamedParameter],
         monitor: Arc<Mutex<Monitor<B>>>,
     ) -> Self {
         let group = |weight_decay: f64, decayed: bool| ParameterGroup {

@@ -3,9 +3,8 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
+use burn::module::AutodiffModule;
 use burn::optim::Optimizer;
-use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::renderer::MetricsRenderer;
@@ -22,6 +21,7 @@ use super::monitor::{BoxedEvaluator, Listener, Monitor, TrainingEvent};
 use super::optimizer::StepOptimizer;
 use super::plan::Plan;
 use super::session::{Session, lock};
+use super::training_state::trained_parameters;
 use crate::error::{AdapterError, Result, TrainingError};
 use crate::evaluation::Evaluator;
 use crate::model::Mode;
@@ -71,7 +71,7 @@ pub struct Trained<B: AutodiffBackend> {
     pub finished: bool,
     /// The samples that this run went through, one counted as often as it was seen.
     pub samples: usize,
-    /// The time that this run took, evaluations included.
+    /// The time that these samples took: loading, evaluations and checkpoints left out.
     pub duration: Duration,
 }
 
@@ -157,7 +157,6 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// Runs from the last of the run's checkpoints, if there is one.
     fn run(self, checkpoints: Vec<Checkpoint>) -> Result<Trained<B>> {
         let checkpoint = checkpoints.last();
-        let started = Instant::now();
         let dashboard = self.has_dashboard();
         let arguments = self.arguments;
         arguments.validate()?;
@@ -229,6 +228,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             checkpoints: checkpoints.iter().map(|c| c.path().to_owned()).collect(),
             steps: first_step,
             samples: 0,
+            duration: Duration::ZERO,
             last_step_at: Instant::now(),
             losses: Vec::new(),
             unlogged: Vec::new(),
@@ -282,42 +282,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             steps: monitor.steps,
             finished: monitor.steps == plan.total_steps(),
             samples: monitor.samples,
-            duration: started.elapsed(),
+            duration: monitor.duration,
         })
-    }
-}
-
-/// Every parameter that training updates, by a name that stays the same from one run to
-/// the next: the model's, and the loss's own under `loss.`.
-fn trained_parameters<B: AutodiffBackend, L: TrainableLoss<B>>(
-    model: &TrainingModel<B, L>,
-) -> Vec<(String, ParamId)> {
-    let mut of_loss = LossParameters::default();
-    Module::<B>::visit(&model.loss, &mut of_loss);
-    let mut parameters = model.model.named_trainable();
-    parameters.extend(of_loss.found);
-    parameters
-}
-
-#[derive(Default)]
-struct LossParameters {
-    path: Vec<String>,
-    found: Vec<(String, ParamId)>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for LossParameters {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if param.val().is_require_grad() {
-            self.found
-                .push((format!("loss.{}", self.path.join(".")), param.id));
-        }
     }
 }
