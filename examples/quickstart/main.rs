@@ -58,6 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         lora_dropout: 0.1,
         ..LoraConfig::default()
     })?;
+    // The adapter alone: a trained Dense module would not come along into the base below.
+    model.set_modules_trainable(false);
     let counts = model.trainable_parameters();
     println!(
         "training {} of {} weights: {:.2} %",

@@ -261,6 +261,19 @@ impl<B: Backend> SentenceTransformer<B> {
         });
     }
 
+    /// Says whether the Dense modules behind the encoder train.
+    ///
+    /// As in Python, they do unless told otherwise, also beside an adapter. They are saved
+    /// in the adapter's folder then, and whoever loads only the adapter into the base model
+    /// does not get them.
+    pub fn set_modules_trainable(&mut self, trainable: bool) {
+        for module in &mut self.modules {
+            if let Err(error) = module.visit_params("", &mut SetTrainable(trainable)) {
+                log::error!("a visitor that cannot fail failed: {error}");
+            }
+        }
+    }
+
     fn set_encoder_trainable(&mut self, trainable: bool) {
         self.visit_infallible(&mut Params(SetTrainable(trainable)));
     }

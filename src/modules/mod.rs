@@ -44,7 +44,10 @@ pub struct TokenFeatures<B: Backend> {
 
 /// A module behind the transformer.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "a model has a handful of modules")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a handful of modules"
+)]
 pub enum SentenceModule<B: Backend> {
     /// Token embeddings to one embedding a text.
     Pooling(Pooling),
