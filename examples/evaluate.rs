@@ -5,11 +5,15 @@
 //! cargo run --release --example evaluate -- --model base --adapter adapter --sts test.jsonl --json scores.json
 //! ```
 
+#[path = "command_line/adapters.rs"]
+mod adapters;
+#[path = "command_line/backend.rs"]
 mod backend;
 
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use burn::tensor::backend::Backend;
 use clap::Parser;
@@ -18,6 +22,7 @@ use sentence_burn::evaluation::{
     EmbeddingSimilarityEvaluator, Evaluator, InformationRetrievalEvaluator,
 };
 
+use adapters::AdapterArgs;
 use backend::{BackendName, Job};
 
 /// Evaluates a model at retrieval or at sentence similarity.
@@ -26,9 +31,8 @@ struct Args {
     /// A model folder, an adapter folder, or a hub id.
     #[arg(long)]
     model: String,
-    /// An adapter to load into the model: a folder or a hub id.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// A folder with corpus.jsonl, queries.jsonl and qrels.tsv.
     #[arg(
         long,
@@ -48,25 +52,20 @@ struct Args {
     backend: BackendName,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+fn main() -> ExitCode {
     let args = Args::parse();
     args.backend.run(args)
 }
 
 impl Job for Args {
-    type Output = Result<(), Box<dyn Error>>;
-
-    fn run<B: Backend>(self, device: B::Device) -> Self::Output {
+    fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
         let evaluator: Box<dyn Evaluator<B>> = match (&self.ir, &self.sts) {
             (Some(folder), _) => Box::new(InformationRetrievalEvaluator::from_folder(folder)?),
             (None, Some(file)) => Box::new(EmbeddingSimilarityEvaluator::from_jsonl(file)?),
             (None, None) => return Err("give --ir or --sts".into()),
         };
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
-        if let Some(adapter) = &self.adapter {
-            model.load_adapter(adapter)?;
-        }
+        self.adapters.load_into(&mut model)?;
         let metrics = evaluator.evaluate(&model)?;
         for (name, value) in metrics.iter() {
             println!("{name}: {value:.4}");

@@ -4,10 +4,12 @@
 //! cargo run --release --example merge -- --model base --adapter adapter --output merged
 //! ```
 
+#[path = "command_line/backend.rs"]
 mod backend;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use burn::tensor::backend::Backend;
 use clap::Parser;
@@ -32,16 +34,13 @@ struct Args {
     backend: BackendName,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+fn main() -> ExitCode {
     let args = Args::parse();
     args.backend.run(args)
 }
 
 impl Job for Args {
-    type Output = Result<(), Box<dyn Error>>;
-
-    fn run<B: Backend>(self, device: B::Device) -> Self::Output {
+    fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         let report = model.load_adapter(&self.adapter)?;
         model.merge_and_unload()?;

@@ -7,11 +7,13 @@
 //! The output folder gets the adapter, `history.jsonl` with a line a step, its plot
 //! `history.svg`, and checkpoints that `--resume` continues from.
 
+#[path = "command_line/backend.rs"]
 mod backend;
 
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -99,17 +101,13 @@ enum LossName {
     CachedMnrl,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let env = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(env).init();
+fn main() -> ExitCode {
     let args = Args::parse();
     args.backend.run(args)
 }
 
 impl Job for Args {
-    type Output = Result<(), Box<dyn Error>>;
-
-    fn run<B: Backend>(self, device: B::Device) -> Self::Output {
+    fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
         let loss = MultipleNegativesRankingLossConfig::default().init()?;
         match self.loss {
             LossName::Mnrl => self.train_with::<Autodiff<B>, _>(loss, &device),

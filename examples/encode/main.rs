@@ -5,7 +5,9 @@
 //! cargo run --release --example encode -- --model base --adapter adapter --input texts.jsonl --output embeddings.jsonl
 //! ```
 
-#[path = "../backend/mod.rs"]
+#[path = "../command_line/adapters.rs"]
+mod adapters;
+#[path = "../command_line/backend.rs"]
 mod backend;
 mod npy;
 mod texts;
@@ -13,14 +15,16 @@ mod texts;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use clap::{Parser, ValueEnum};
 use sentence_burn::model::{QuantizedValues, quantize_embeddings};
-use sentence_burn::{EncodeOptions, LoadAdapterOptions, Precision, Prompt, SentenceTransformer};
+use sentence_burn::{EncodeOptions, Precision, Prompt, SentenceTransformer};
 
+use adapters::AdapterArgs;
 use backend::{BackendName, Job};
 
 /// Encodes a file of texts.
@@ -29,12 +33,8 @@ struct Args {
     /// A model folder, an adapter folder, or a hub id.
     #[arg(long)]
     model: String,
-    /// An adapter to load into the model: a folder or hub id, or NAME=FOLDER. May be repeated.
-    #[arg(long, value_name = "[NAME=]DIR")]
-    adapter: Vec<String>,
-    /// The adapters to use, separated by commas; without it, all are used and add up.
-    #[arg(long, value_delimiter = ',')]
-    active: Option<Vec<String>>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// The texts: .txt with a text a line, or .jsonl with {"text": …} a line.
     #[arg(long)]
     input: PathBuf,
@@ -85,16 +85,13 @@ impl From<Stored> for Precision {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+fn main() -> ExitCode {
     let args = Args::parse();
     args.backend.run(args)
 }
 
 impl Job for Args {
-    type Output = Result<(), Box<dyn Error>>;
-
-    fn run<B: Backend>(self, device: B::Device) -> Self::Output {
+    fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
         let extension =
             |path: &PathBuf| path.extension().and_then(|e| e.to_str()).map(str::to_owned);
         let to_npy = match extension(&self.output).as_deref() {
@@ -104,7 +101,7 @@ impl Job for Args {
         };
         let texts = texts::read(&self.input)?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
-        self.load_adapters(&mut model)?;
+        self.adapters.load_into(&mut model)?;
         let tokens = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tokens);
         let options = EncodeOptions {
@@ -138,33 +135,6 @@ impl Job for Args {
             count as f64 / seconds,
             tokens as f64 / seconds
         );
-        Ok(())
-    }
-}
-
-impl Args {
-    fn load_adapters<B: Backend>(
-        &self,
-        model: &mut SentenceTransformer<B>,
-    ) -> Result<(), Box<dyn Error>> {
-        for adapter in &self.adapter {
-            let (name, source) = match adapter.split_once('=') {
-                Some((name, source)) => (name, source),
-                // Further adapters without a name go by their folder.
-                None if model.adapters().is_empty() => ("default", adapter.as_str()),
-                None => (adapter.as_str(), adapter.as_str()),
-            };
-            let options = LoadAdapterOptions {
-                name: name.to_owned(),
-                ..Default::default()
-            };
-            model.load_adapter_with(source, &options)?;
-        }
-        match &self.active {
-            Some(active) => model.set_adapter(active)?,
-            None if self.adapter.is_empty() => {}
-            None => model.set_adapter(&model.adapters().names())?,
-        }
         Ok(())
     }
 }

@@ -20,6 +20,12 @@ pub enum TextError {
         /// What the tokenizers library says.
         reason: String,
     },
+    /// The tokenizer gives no token at all, not even a special one.
+    #[error("text {index} has no tokens: it is empty, and the tokenizer adds no special ones")]
+    NoTokens {
+        /// The text's place in its batch.
+        index: usize,
+    },
     /// The tokenizer knows a token that the encoder has no embedding for.
     #[error("{what} {id} of text {index} has no embedding: the encoder's table has {entries}")]
     TokenOutOfRange {

@@ -17,13 +17,14 @@ pub struct TokenBatch<B: Backend> {
 }
 
 impl<B: Backend> TokenBatch<B> {
-    /// Packs tokenized texts, none of them empty.
+    /// Packs tokenized texts.
     ///
     /// `prompt_tokens` is the number of leading tokens of each text that come from its
     /// prompt; `tables` are the entries of the encoder's token and segment embeddings.
     ///
     /// # Errors
-    /// [`TextError::TokenOutOfRange`] if a token or a segment has no embedding.
+    /// [`TextError::TokenOutOfRange`] if a token or a segment has no embedding,
+    /// [`TextError::NoTokens`] if a text has no token.
     pub fn pack(
         encodings: &[&Encoding],
         prompt_tokens: usize,
@@ -32,6 +33,9 @@ impl<B: Backend> TokenBatch<B> {
     ) -> Result<Self> {
         let [vocab_size, type_vocab_size] = tables;
         for (index, encoding) in encodings.iter().enumerate() {
+            if encoding.is_empty() {
+                return Err(TextError::NoTokens { index }.into());
+            }
             for (what, ids, entries) in [
                 ("token id", &encoding.ids, vocab_size),
                 ("segment id", &encoding.type_ids, type_vocab_size),
@@ -101,5 +105,43 @@ impl<B: Backend> TokenBatch<B> {
     /// The device the batch is on.
     pub fn device(&self) -> B::Device {
         self.ids.device()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend_under_test::{TestBackend, device};
+    use crate::error::Error;
+
+    fn pack(ids: &[u32], type_ids: &[u32]) -> Result<TokenBatch<TestBackend>> {
+        let encoding = Encoding {
+            ids: ids.to_vec(),
+            type_ids: type_ids.to_vec(),
+        };
+        TokenBatch::pack(&[&encoding, &encoding], 0, [5, 1], &device())
+    }
+
+    #[test]
+    fn texts_lie_back_to_back() {
+        let batch = pack(&[4, 2, 3], &[0, 0, 0]).unwrap();
+        let ids: Vec<i32> = batch.ids().into_data().iter().collect();
+        assert_eq!(ids, [4, 2, 3, 4, 2, 3]);
+        assert_eq!((&**batch.lengths(), batch.tokens()), (&[3, 3][..], 6));
+    }
+
+    #[test]
+    fn what_has_no_embedding_or_no_token_is_an_error() {
+        for (ids, type_ids, wrong) in [(&[5], &[0], "token id"), (&[0], &[1], "segment id")] {
+            let error = pack(ids, type_ids).unwrap_err();
+            assert!(
+                matches!(&error, Error::Text(TextError::TokenOutOfRange { what, .. }) if *what == wrong)
+            );
+        }
+        let error = pack(&[], &[]).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Text(TextError::NoTokens { index: 0 })
+        ));
     }
 }

@@ -1,4 +1,5 @@
-//! The choice of a backend at run time, among those compiled in.
+use std::error::Error;
+use std::process::ExitCode;
 
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
@@ -35,8 +36,20 @@ impl BackendName {
         Self::value_variants()[0]
     }
 
-    /// Does the job on this backend's default device.
-    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
+    /// Does the job on this backend's default device, and tells how it went.
+    pub(crate) fn run<J: Job>(self, job: J) -> ExitCode {
+        let warnings = env_logger::Env::default().default_filter_or("warn");
+        env_logger::Builder::from_env(warnings).init();
+        match self.dispatch(job) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn dispatch<J: Job>(self, job: J) -> Result<(), Box<dyn Error>> {
         match self {
             #[cfg(feature = "ndarray")]
             Self::Ndarray => job.run::<burn::backend::NdArray>(Default::default()),
@@ -58,8 +71,6 @@ impl BackendName {
 
 /// Something to do on whichever backend is chosen.
 pub(crate) trait Job {
-    /// What comes of it.
-    type Output;
     /// Does it.
-    fn run<B: Backend>(self, device: B::Device) -> Self::Output;
+    fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>>;
 }
