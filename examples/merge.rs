@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use burn::tensor::backend::Backend;
 use clap::Parser;
-use sentence_burn::SentenceTransformer;
+use sentence_burn::{LoadOptions, SentenceTransformer};
 
 use backend::{BackendName, Job};
 
@@ -41,15 +41,16 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
-        let report = model.load_adapter(&self.adapter)?;
+        // An adapter folder that Sentence Transformers saved has modules of its own, which
+        // may have been trained beside the adapter.
+        let options = LoadOptions {
+            base: Some(self.model),
+            ..LoadOptions::default()
+        };
+        let mut model = SentenceTransformer::<B>::load_with(&self.adapter, &options, &device)?;
         model.merge_and_unload()?;
         model.save(&self.output)?;
-        eprintln!(
-            "merged {} layers into {}",
-            report.adapted_layers.len(),
-            self.output.display()
-        );
+        eprintln!("merged {} into {}", self.adapter, self.output.display());
         Ok(())
     }
 }

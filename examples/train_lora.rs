@@ -130,6 +130,8 @@ impl Args {
         let mut model = SentenceTransformer::<B>::load(&self.model, device)?;
         if !self.full {
             model.add_adapter(self.lora_config())?;
+            // The adapter alone: loaded into its base, it embeds as it was trained.
+            model.set_modules_trainable(false);
         }
         let mut trainer = Trainer::new(model, self.training_arguments(), pairs, loss);
         if let Some(folder) = &self.eval_ir {

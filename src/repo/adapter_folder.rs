@@ -68,14 +68,9 @@ impl AdapterFolder {
             }
             .into());
         };
-        // The adapter's revision and subfolder are its own; the base's revision is pinned
-        // in the configuration.
-        let defaults = HubOptions::default();
-        let hub = HubOptions {
-            revision: self.config.revision.clone().unwrap_or(defaults.revision),
-            subfolder: None,
-            ..hub.clone()
-        };
+        let mut hub = HubOptions::default_on(hub);
+        // The base's revision is pinned in the configuration.
+        hub.revision = self.config.revision.clone().unwrap_or(hub.revision);
         let source = Source::resolve_beside(base, Some(&self.folder), &hub)?;
         let has = |name: &str| source.folder.join(name).exists();
         if has(names::ADAPTER_CONFIG) && !has(names::CONFIG) {

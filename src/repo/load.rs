@@ -24,6 +24,9 @@ use crate::text::{Prompts, TextTokenizer};
 pub struct LoadOptions {
     /// Where and how to find what is not a folder.
     pub hub: HubOptions,
+    /// The base model of an adapter folder, instead of the one that the folder names: a
+    /// folder or a hub id.
+    pub base: Option<String>,
     /// The number of tokens a text is cut to.
     pub max_seq_length: Option<usize>,
     /// The named prompts, instead of the folder's.
@@ -102,7 +105,10 @@ impl<B: Backend> SentenceTransformer<B> {
                 load_whole(&source, pipeline, &source, options, device)?
             }
             Some(adapter) => {
-                let base = adapter.base(&options.hub)?;
+                let base = match &options.base {
+                    Some(base) => Source::resolve(base, &HubOptions::default_on(&options.hub))?,
+                    None => adapter.base(&options.hub)?,
+                };
                 if pipeline.is_bare() {
                     let pipeline = Pipeline::read(&base.folder)?;
                     load_whole(&base, pipeline, &base, options, device)?

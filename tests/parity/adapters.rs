@@ -5,7 +5,7 @@ use std::fs;
 use sentence_burn::adapter::InitLoraWeights;
 use sentence_burn::error::{AdapterError, RepoError, StateDictError};
 use sentence_burn::{
-    Error, LoadAdapterOptions, LoraConfig, ModuleNames, SentenceTransformer, TaskType,
+    Error, LoadAdapterOptions, LoadOptions, LoraConfig, ModuleNames, SentenceTransformer, TaskType,
 };
 use serde_json::{Value, json};
 
@@ -346,6 +346,23 @@ fn several_active_adapters_are_not_saved_and_leave_no_partial_folder() {
         Err(Error::Adapter(AdapterError::NotOneActive { .. }))
     ));
     assert!(!target.exists());
+}
+
+#[test]
+fn a_base_that_was_moved_can_be_named() {
+    let moved = tempfile::tempdir().unwrap();
+    base().save(moved.path()).unwrap();
+    let adapter = tempfile::tempdir().unwrap();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(path("tiny_lora/bare").join(file), adapter.path().join(file)).unwrap();
+    }
+    let options = LoadOptions {
+        base: Some(moved.path().display().to_string()),
+        ..LoadOptions::default()
+    };
+    let model =
+        SentenceTransformer::<TestBackend>::load_with(adapter.path(), &options, &device()).unwrap();
+    assert_close(&encode(&model), &expected().get("bare"), "bare");
 }
 
 #[test]

@@ -71,6 +71,17 @@ impl fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
+    /// The default state of a repository, on the same hub and in the same cache: for a base
+    /// model, whose revision and subfolder are not its adapter's.
+    pub(super) fn default_on(hub: &Self) -> Self {
+        let defaults = Self::default();
+        Self {
+            revision: defaults.revision,
+            subfolder: defaults.subfolder,
+            ..hub.clone()
+        }
+    }
+
     fn validate(&self) -> Result<(), HubError> {
         // Both become paths in the cache.
         if !is_plain_path(&self.revision) {
