@@ -10,7 +10,6 @@ pub(crate) type TestBackend = burn::backend::Flex;
 pub(crate) type TestBackend = burn::backend::NdArray;
 
 /// The same with gradients.
-#[allow(dead_code, reason = "the parity tests train in a file of their own")]
 pub(crate) type TestAutodiffBackend = Autodiff<TestBackend>;
 
 /// The device they run on.

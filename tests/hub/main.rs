@@ -1,5 +1,4 @@
 //! Downloads from a hub that runs in the test: `snapshot` against the hub's routes.
-#![cfg(feature = "hub")]
 
 mod server;
 

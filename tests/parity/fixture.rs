@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use safetensors::SafeTensors;
 use sentence_burn::SentenceTransformer;
 use serde_json::Value;
@@ -41,12 +41,18 @@ impl Expected {
 
     /// The values of a tensor, row-major.
     pub(crate) fn get(&self, key: &str) -> Vec<f32> {
+        self.data(key).to_vec().unwrap()
+    }
+
+    /// A tensor: its values and shape.
+    pub(crate) fn data(&self, key: &str) -> TensorData {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let bytes = tensors.tensor(key).unwrap_or_else(|e| panic!("{key}: {e}"));
-        let values = bytes.data().chunks_exact(4);
-        values
+        let view = tensors.tensor(key).unwrap_or_else(|e| panic!("{key}: {e}"));
+        let bytes = view.data().chunks_exact(4);
+        let values: Vec<f32> = bytes
             .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect()
+            .collect();
+        TensorData::new(values, view.shape().to_vec())
     }
 }
 

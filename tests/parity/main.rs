@@ -4,6 +4,10 @@
 //! that holds this crate's numbers against the reference's also shows that a wrong formula
 //! would fail it.
 
+#[cfg_attr(
+    not(feature = "train"),
+    expect(dead_code, reason = "only `training` needs gradients here")
+)]
 #[path = "../../src/backend_under_test.rs"]
 mod backend_under_test;
 mod fixture;
@@ -14,3 +18,5 @@ mod evaluation;
 mod folders;
 mod minilm;
 mod sizes;
+#[cfg(feature = "train")]
+mod training;
