@@ -94,6 +94,7 @@ fn file_dtype(dtype: DType) -> Option<Dtype> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend_under_test::{TestBackend, device};
     use crate::error::Error;
     use std::fs;
 
@@ -113,6 +114,26 @@ mod tests {
         assert_eq!(read.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(read.get("b"), state().get("b"));
         assert_eq!(read.get("a"), state().get("a"));
+    }
+
+    #[test]
+    fn half_precision_weights_are_read_as_the_backend_s_floats() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        for (dtype, stored) in [(DType::F16, 1.0 / 1024.0), (DType::BF16, 1.0 / 128.0)] {
+            // Just above 1: the last bit that each type has.
+            let data = TensorData::new(vec![1.0 + stored, -2.5f32], [2]);
+            let mut state = StateDict::new("test");
+            state.insert("w", data.clone().convert_dtype(dtype));
+            write_safetensors(&state, &path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len() % 8, 4);
+            let mut read = read_safetensors(&path).unwrap();
+            let tensor = read.take::<TestBackend, 1>("w", [2], &device()).unwrap();
+            assert_eq!(
+                tensor.into_data().iter::<f32>().collect::<Vec<_>>(),
+                [1.0 + stored, -2.5]
+            );
+        }
     }
 
     #[test]
