@@ -18,15 +18,18 @@ pub struct Target {
 /// (`check_target_module_exists`), and writes what was resolved back into it:
 /// the default target modules, or the paths that `all-linear` stands for.
 ///
-/// `layers` are the paths of the encoder's linear layers, and `defaults` the name
-/// endings adapted where the configuration names none, if the architecture has such.
+/// `layers` are the paths of the encoder's linear layers, `others` those of the layers that
+/// cannot be adapted, and `defaults` the name endings adapted where the configuration names
+/// none, if the architecture has such.
 ///
 /// # Errors
-/// [`AdapterError::NoDefaultTargets`], [`AdapterError::InvalidPattern`] or
-/// [`AdapterError::NoMatchingTarget`]; the configuration is then as it was.
+/// [`AdapterError::NoDefaultTargets`], [`AdapterError::InvalidPattern`],
+/// [`AdapterError::NoMatchingTarget`], or [`AdapterError::Unsupported`] where one of `others`
+/// is meant too; the configuration is then as it was.
 pub fn resolve_targets(
     config: &mut LoraConfig,
     layers: &[String],
+    others: &[String],
     defaults: Option<&[&str]>,
     model_type: &str,
 ) -> Result<Vec<Target>> {
@@ -54,14 +57,23 @@ pub fn resolve_targets(
     };
     let ranks = suffix_patterns("rank_pattern", config.rank_pattern.iter())?;
     let alphas = suffix_patterns("alpha_pattern", config.alpha_pattern.iter())?;
+    let is_target = |path: &&String| {
+        // A whole path is meant as it stands, whatever its index.
+        let by_index = || indices.as_ref().is_none_or(|indices| indices.matches(path));
+        let is_included = included.equals(path) || included.matches(path) && by_index();
+        is_included && !excluded.as_ref().is_some_and(|names| names.matches(path))
+    };
+    if let Some(other) = others.iter().find(is_target) {
+        // Left out in silence, the adapter would embed other than it was trained to.
+        return Err(AdapterError::Unsupported {
+            field: "target_modules".to_owned(),
+            found: format!("meant for `{other}` too, which is no linear layer"),
+        }
+        .into());
+    }
     let targets: Vec<Target> = layers
         .iter()
-        .filter(|path| !excluded.as_ref().is_some_and(|names| names.matches(path)))
-        .filter(|path| {
-            // A whole path is meant as it stands, whatever its index.
-            let by_index = || indices.as_ref().is_none_or(|indices| indices.matches(path));
-            included.equals(path) || included.matches(path) && by_index()
-        })
+        .filter(is_target)
         .map(|path| {
             let r = first_match(&ranks, path).unwrap_or(config.r);
             let alpha = first_match(&alphas, path).unwrap_or(config.lora_alpha);
@@ -210,9 +222,19 @@ mod tests {
         layers
     }
 
+    fn others() -> Vec<String> {
+        vec!["embeddings.word_embeddings".to_owned()]
+    }
+
     fn resolve(mut config: LoraConfig) -> Result<(Vec<Target>, LoraConfig)> {
         let defaults: &[&str] = &["query", "value"];
-        let targets = resolve_targets(&mut config, &bert_layers(), Some(defaults), "bert")?;
+        let targets = resolve_targets(
+            &mut config,
+            &bert_layers(),
+            &others(),
+            Some(defaults),
+            "bert",
+        )?;
         Ok((targets, config))
     }
 
@@ -319,6 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_cannot_be_adapted_is_refused_and_not_left_out() {
+        let targets = ModuleNames::list(["query", "word_embeddings"]);
+        let error = resolve(with_targets(targets.clone())).unwrap_err();
+        assert!(
+            matches!(&error, Error::Adapter(AdapterError::Unsupported { field, .. }) if field == "target_modules")
+        );
+        let config = LoraConfig {
+            exclude_modules: Some(ModuleNames::list(["word_embeddings"])),
+            ..with_targets(targets)
+        };
+        assert_eq!(count(config), 3);
+    }
+
+    #[test]
     fn what_cannot_be_resolved_is_named() {
         let error = resolve(with_targets(ModuleNames::list(["q_proj"]))).unwrap_err();
         assert!(
@@ -333,8 +369,8 @@ mod tests {
                 ..
             })
         ));
-        let error =
-            resolve_targets(&mut LoraConfig::default(), &bert_layers(), None, "x").unwrap_err();
+        let error = resolve_targets(&mut LoraConfig::default(), &bert_layers(), &[], None, "x")
+            .unwrap_err();
         assert!(matches!(
             error,
             Error::Adapter(AdapterError::NoDefaultTargets { .. })

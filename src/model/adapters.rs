@@ -7,7 +7,7 @@ use crate::adapter::{
     AdapterRegistry, DEFAULT_ADAPTER, LoraAdapter, LoraAdapterConfig, LoraConfig, LoraLinear,
     normalize_key, resolve_targets,
 };
-use crate::encoder::{LayerVisitor, Linears, Params};
+use crate::encoder::{Embedding, LayerNorm, LayerVisitor, Linears, Params};
 use crate::error::{Error, Result, StateDictError};
 use crate::state_dict::{CollectTensors, SetTrainable, StateDict};
 
@@ -114,9 +114,11 @@ impl<B: Backend> SentenceTransformer<B> {
         let mut layers: Vec<(String, [usize; 2])> = Vec::new();
         self.for_each_linear(|path, layer| layers.push((path.to_owned(), layer.dims())));
         let paths: Vec<String> = layers.iter().map(|(path, _)| path.clone()).collect();
+        let mut others = OtherPaths::default();
+        self.visit_infallible(&mut others);
         let encoder = &self.config.encoder;
         let (defaults, model_type) = (encoder.default_lora_targets(), encoder.model_type());
-        let targets = resolve_targets(&mut config, &paths, defaults, model_type)?;
+        let targets = resolve_targets(&mut config, &paths, &others.0, defaults, model_type)?;
         let dims: BTreeMap<String, [usize; 2]> = layers.into_iter().collect();
         let mut made = BTreeMap::new();
         let mut missing: Option<(String, Vec<String>)> = None;
@@ -300,6 +302,26 @@ impl<B: Backend> SentenceTransformer<B> {
             .into_iter()
             .next()
             .unwrap_or_default()
+    }
+}
+
+/// The paths of the layers that are not linear.
+#[derive(Default)]
+struct OtherPaths(Vec<String>);
+
+impl<B: Backend> LayerVisitor<B> for OtherPaths {
+    fn linear(&mut self, _: &str, _: &mut LoraLinear<B>) -> Result<()> {
+        Ok(())
+    }
+
+    fn embedding(&mut self, path: &str, _: &mut Embedding<B>) -> Result<()> {
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    fn layer_norm(&mut self, path: &str, _: &mut LayerNorm<B>) -> Result<()> {
+        self.0.push(path.to_owned());
+        Ok(())
     }
 }
 

@@ -165,43 +165,6 @@ mod tests {
     use super::*;
     use crate::backend_under_test::{TestBackend, device};
 
-    fn quantize(precision: Precision) -> QuantizedEmbeddings {
-        let rows = [
-            [-1.0f32, 0.5, 0.0, 2.0, 1.0, 1.0, -3.0, 4.0, 0.1],
-            [1.0, 0.5, 1.0, -2.0, 1.0, 3.0, -3.0, 0.0, -0.1],
-            [0.0, 0.5, 0.25, 0.0, 1.0, 1.5, -3.0, 1.0, 0.0],
-        ];
-        let embeddings = Tensor::<TestBackend, 2>::from_floats(rows, &device());
-        quantize_embeddings(embeddings, precision, None).unwrap()
-    }
-
-    /// The expected numbers are `quantize_embeddings` of Sentence Transformers 6.2.0.
-    #[test]
-    fn every_precision_is_python_s() {
-        // 254 and not 255: the step is rounded to f32 first, as in NumPy.
-        let uint8: Vec<u8> = vec![
-            0, 0, 0, 254, 0, 0, 0, 254, 255, 254, 0, 254, 0, 0, 254, 0, 0, 0, 127, 0, 63, 127, 0,
-            63, 0, 63, 127,
-        ];
-        assert_eq!(
-            quantize(Precision::Uint8).values,
-            QuantizedValues::U8(uint8.clone())
-        );
-        let int8 = uint8.iter().map(|&v| (i16::from(v) - 128) as i8).collect();
-        assert_eq!(quantize(Precision::Int8).values, QuantizedValues::I8(int8));
-        let bits = vec![0b0101_1101, 0b1000_0000, 0b1110_1100, 0, 0b0110_1101, 0];
-        assert_eq!(
-            quantize(Precision::Ubinary).values,
-            QuantizedValues::U8(bits)
-        );
-        let signed = vec![-35, 0, 108, -128, -19, -128];
-        assert_eq!(
-            quantize(Precision::Binary).values,
-            QuantizedValues::I8(signed)
-        );
-        assert_eq!(quantize(Precision::Binary).shape, [3, 2]);
-    }
-
     #[test]
     fn ranges_of_one_embedding_are_refused() {
         let one = Tensor::<TestBackend, 2>::zeros([1, 4], &device());

@@ -326,6 +326,17 @@ fn adapters_of_another_shape_or_with_missing_tensors_are_refused_by_key() {
     write("target_modules", json!(["query"]));
     let report = model.load_adapter(folder.path()).unwrap();
     assert_eq!(report.unexpected.len(), 4);
+    write(
+        "target_modules",
+        json!(["query", "value", "word_embeddings"]),
+    );
+    let error = model
+        .load_adapter_with(folder.path(), &named("x"))
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Adapter(AdapterError::Unsupported { field, .. }) if field == "target_modules"),
+        "{error}"
+    );
     write("peft_type", json!("IA3"));
     let error = model
         .load_adapter_with(folder.path(), &named("x"))

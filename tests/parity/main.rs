@@ -17,6 +17,7 @@ mod encode;
 mod evaluation;
 mod folders;
 mod minilm;
+mod quantization;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
