@@ -3,7 +3,7 @@ use burn::tensor::{Distribution, Tensor, backend::Backend};
 
 use super::{InitLoraWeights, LoraConfig, Target};
 use crate::error::Result;
-use crate::kernel::{Mode, dropout, linear};
+use crate::kernel::{Activation, LinearParams, LowRankParams, Mode, PackedWeight, linear};
 use crate::state_dict::{ParamVisitor, StateDict};
 
 /// The names of an adapter's two tensors behind the layer's path.
@@ -89,6 +89,8 @@ pub struct LoraAdapter<B: Backend> {
     /// `[d_output, r]`
     lora_b: Param<Tensor<B, 2>>,
     #[module(skip)]
+    packed: [PackedWeight; 2],
+    #[module(skip)]
     scaling: f64,
     #[module(skip)]
     dropout: f64,
@@ -107,21 +109,22 @@ impl<B: Backend> LoraAdapter<B> {
             name: name.to_owned(),
             lora_a: Param::from_tensor(lora_a),
             lora_b: Param::from_tensor(lora_b),
+            packed: Default::default(),
             scaling: config.scaling,
             dropout: config.dropout,
             applied: true,
         }
     }
 
-    /// `s · B(A(dropout(x)))`
-    ///
-    /// # Shapes
-    /// - input: `[tokens, d_input]`
-    /// - output: `[tokens, d_output]`
-    fn forward(&self, input: Tensor<B, 2>, mode: Mode) -> Tensor<B, 2> {
-        let input = dropout(input, self.dropout, mode);
-        let thin = linear(input, self.lora_a.val(), None);
-        linear(thin, self.lora_b.val(), None) * self.scaling
+    /// `s · B(A(dropout(x)))` as the kernel takes it.
+    fn params(&self) -> LowRankParams<'_, B> {
+        LowRankParams {
+            a: self.lora_a.val(),
+            b: self.lora_b.val(),
+            packed: &self.packed,
+            scaling: self.scaling,
+            dropout: self.dropout,
+        }
     }
 
     /// `s · B · A`, `[d_output, d_input]`
@@ -156,6 +159,7 @@ impl LoraLinearConfig {
                 .bias
                 .then(|| Initializer::Zeros.init([self.d_output], device)),
             adapters: Vec::new(),
+            packed: PackedWeight::default(),
         }
     }
 }
@@ -170,6 +174,8 @@ pub struct LoraLinear<B: Backend> {
     /// `[d_output]`
     bias: Option<Param<Tensor<B, 1>>>,
     adapters: Vec<LoraAdapter<B>>,
+    #[module(skip)]
+    packed: PackedWeight,
 }
 
 impl<B: Backend> LoraLinear<B> {
@@ -179,12 +185,28 @@ impl<B: Backend> LoraLinear<B> {
     /// - input: `[tokens, d_input]`
     /// - output: `[tokens, d_output]`
     pub fn forward(&self, input: Tensor<B, 2>, mode: Mode) -> Tensor<B, 2> {
-        let bias = self.bias.as_ref().map(|bias| bias.val());
-        let output = linear(input.clone(), self.weight.val(), bias);
+        self.forward_activated(input, Activation::Identity, mode)
+    }
+
+    /// Applies the layer, its applied adapters, and an activation behind them.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, d_input]`
+    /// - output: `[tokens, d_output]`
+    pub fn forward_activated(
+        &self,
+        input: Tensor<B, 2>,
+        activation: Activation,
+        mode: Mode,
+    ) -> Tensor<B, 2> {
+        let params = LinearParams {
+            weight: self.weight.val(),
+            bias: self.bias.as_ref().map(|bias| bias.val()),
+            packed: &self.packed,
+        };
         let applied = self.adapters.iter().filter(|adapter| adapter.applied);
-        applied.fold(output, |output, adapter| {
-            output + adapter.forward(input.clone(), mode)
-        })
+        let updates = applied.map(LoraAdapter::params).collect();
+        linear(input, params, updates, activation, mode)
     }
 
     /// The weight's shape, `[d_output, d_input]`.
@@ -238,6 +260,8 @@ impl<B: Backend> LoraLinear<B> {
                 let trained = weight.is_require_grad();
                 (weight + delta).detach().set_require_grad(trained)
             });
+            // A clone of the layer that is not merged keeps its own.
+            self.packed = PackedWeight::default();
         }
         self.adapters.clear();
     }

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::{LayerNorm, LayerVisitor};
 use crate::adapter::{LoraLinear, LoraLinearConfig};
 use crate::error::Result;
-use crate::kernel::{AttentionOptions, Mode, Packing, attention, dropout};
+use crate::kernel::{AttentionOptions, Mode, Packing, attention};
 
 /// The size of a self-attention block.
 #[derive(Debug, Clone, Copy)]
@@ -102,12 +102,9 @@ impl<B: Backend> SelfAttention<B> {
                 mode,
             },
         );
-        let output = dropout(
-            self.output.forward(context, mode),
-            self.hidden_dropout,
-            mode,
-        );
-        self.norm.forward(output + hidden)
+        let output = self.output.forward(context, mode);
+        self.norm
+            .forward_residual(output, hidden, self.hidden_dropout, mode)
     }
 
     /// Sets the dropout on the probabilities and on the output.

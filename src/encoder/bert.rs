@@ -9,7 +9,7 @@ use super::{
 };
 use crate::adapter::{LoraLinear, LoraLinearConfig};
 use crate::error::{EncoderError, Result};
-use crate::kernel::{Activation, Mode, Packing, dropout};
+use crate::kernel::{Activation, Mode, Packing, dropout, embed};
 use crate::state_dict::StateDict;
 use crate::text::TokenBatch;
 
@@ -265,9 +265,11 @@ impl<B: Backend> Bert<B> {
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, mode: Mode) -> Tensor<B, 2> {
         let positions = positions(packing);
-        let embeddings = self.word_embeddings.forward(batch.ids())
-            + self.token_type_embeddings.forward(batch.type_ids())
-            + self.position_embeddings.forward(positions);
+        let embeddings = embed(vec![
+            self.word_embeddings.lookup(batch.ids()),
+            self.token_type_embeddings.lookup(batch.type_ids()),
+            self.position_embeddings.lookup(positions),
+        ]);
         let hidden = self.embeddings_norm.forward(embeddings);
         let hidden = dropout(hidden, self.hidden_dropout, mode);
         self.layers.iter().fold(hidden, |hidden, layer| {

@@ -2,6 +2,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::error::Result;
+use crate::kernel::embed;
 use crate::state_dict::ParamVisitor;
 
 /// A table of embeddings.
@@ -29,7 +30,13 @@ impl<B: Backend> Embedding<B> {
     /// - ids: `[tokens]`, each below the number of entries
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        self.weight.val().select(0, ids)
+        embed(vec![self.lookup(ids)])
+    }
+
+    /// The table with what to look up in it, for a sum of several
+    /// ([`embed`](crate::kernel::embed)).
+    pub fn lookup(&self, ids: Tensor<B, 1, Int>) -> (Tensor<B, 2>, Tensor<B, 1, Int>) {
+        (self.weight.val(), ids)
     }
 
     /// Visits the parameters under the layer's path.

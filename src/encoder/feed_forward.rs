@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::{LayerNorm, LayerVisitor};
 use crate::adapter::{LoraLinear, LoraLinearConfig};
 use crate::error::Result;
-use crate::kernel::{Activation, Mode, dropout};
+use crate::kernel::{Activation, Mode};
 
 /// The size of a feed-forward block.
 #[derive(Debug, Clone, Copy)]
@@ -76,10 +76,11 @@ impl<B: Backend> FeedForward<B> {
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, hidden: Tensor<B, 2>, mode: Mode) -> Tensor<B, 2> {
         let wide = self
-            .activation
-            .forward(self.intermediate.forward(hidden.clone(), mode));
-        let output = dropout(self.output.forward(wide, mode), self.hidden_dropout, mode);
-        self.norm.forward(output + hidden)
+            .intermediate
+            .forward_activated(hidden.clone(), self.activation, mode);
+        let output = self.output.forward(wide, mode);
+        self.norm
+            .forward_residual(output, hidden, self.hidden_dropout, mode)
     }
 
     /// Sets the dropout on the output.

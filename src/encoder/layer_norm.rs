@@ -2,7 +2,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::error::Result;
-use crate::kernel::layer_norm;
+use crate::kernel::{LayerNormParams, Mode, add_layer_norm, layer_norm};
 use crate::state_dict::ParamVisitor;
 
 /// Layer normalisation with the epsilon of the model's configuration.
@@ -32,7 +32,30 @@ impl<B: Backend> LayerNorm<B> {
     /// - input: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
-        layer_norm(input, self.weight.val(), self.bias.val(), self.epsilon)
+        layer_norm(input, self.params())
+    }
+
+    /// Normalises the sum of a residual connection: `norm(dropout(input) + residual)`.
+    ///
+    /// # Shapes
+    /// - input, residual: `[tokens, hidden]`
+    /// - output: `[tokens, hidden]`
+    pub fn forward_residual(
+        &self,
+        input: Tensor<B, 2>,
+        residual: Tensor<B, 2>,
+        dropout: f64,
+        mode: Mode,
+    ) -> Tensor<B, 2> {
+        add_layer_norm(input, Some(residual), self.params(), dropout, mode)
+    }
+
+    fn params(&self) -> LayerNormParams<B> {
+        LayerNormParams {
+            weight: self.weight.val(),
+            bias: self.bias.val(),
+            epsilon: self.epsilon,
+        }
     }
 
     /// Visits the parameters under the layer's path.

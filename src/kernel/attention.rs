@@ -1,6 +1,6 @@
-use burn::tensor::{Bool, Tensor, activation::softmax, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
-use super::{Mode, Packing, dropout};
+use super::{Mode, Packing};
 
 /// What an attention layer does beside the products.
 #[derive(Debug, Clone, Copy)]
@@ -41,80 +41,15 @@ pub fn attention<B: Backend>(
     packing: &Packing<B>,
     options: &AttentionOptions,
 ) -> Tensor<B, 2> {
-    let [_, hidden] = query.dims();
-    let (texts, width, heads) = (packing.texts(), packing.width(), options.heads);
-    let (groups, head_dim) = (options.key_value_heads, hidden / heads);
-    // The query heads that share a key head follow each other: they are more of its rows.
-    let rows = heads / groups * width;
-    let split = |packed: Tensor<B, 2>, heads: usize| -> Tensor<B, 4> {
-        packing
-            .spread(packed)
-            .reshape([texts, width, heads, head_dim])
-            .swap_dims(1, 2)
-    };
-    let query = (split(query, heads) * options.scale).reshape([texts, groups, rows, head_dim]);
-    let scores = query
-        .matmul(split(key, groups).swap_dims(2, 3))
-        .reshape([texts, heads, width, width]);
-    let scores = match bias {
-        Some(bias) => scores + bias.unsqueeze(),
-        None => scores,
-    };
-    let scores = match hidden_pairs(packing, options) {
-        Some(mask) => {
-            let mask = mask.expand([texts, heads, width, width]);
-            scores.mask_fill(mask, f32::NEG_INFINITY)
-        }
-        None => scores,
-    };
-    let probabilities = dropout(softmax(scores, 3), options.dropout, options.mode);
-    let context = probabilities
-        .reshape([texts, groups, rows, width])
-        .matmul(split(value, groups))
-        .reshape([texts, heads, width, head_dim])
-        .swap_dims(1, 2)
-        .reshape([texts, width, hidden]);
-    packing.pack(context)
-}
-
-/// Which keys each query does not see, true where it does not; `None` where it sees all.
-///
-/// # Shapes
-/// - output: `[texts or 1, 1, width or 1, width]`
-fn hidden_pairs<B: Backend>(
-    packing: &Packing<B>,
-    options: &AttentionOptions,
-) -> Option<Tensor<B, 4, Bool>> {
-    let (texts, width, device) = (packing.texts(), packing.width(), packing.device());
-    let after =
-        |offset: usize| Tensor::<B, 2, Bool>::tril_mask([width, width], offset as i64, device);
-    let before =
-        |offset: usize| Tensor::<B, 2, Bool>::triu_mask([width, width], -(offset as i64), device);
-    // A window as wide as the longest text hides nothing.
-    let window = options.window.filter(|&window| window + 1 < width);
-    let by_place = match (window, options.causal) {
-        (None, false) => None,
-        (None, true) => Some(after(0)),
-        (Some(window), false) => Some(after(window).bool_or(before(window))),
-        (Some(window), true) => Some(after(0).bool_or(before(window))),
-    };
-    let padding = packing
-        .mask()
-        .map(|mask| mask.reshape([texts, 1, 1, width]));
-    match (padding, by_place) {
-        (None, by_place) => by_place.map(|mask| mask.unsqueeze()),
-        (padding, None) => padding,
-        (Some(padding), Some(by_place)) => {
-            let shape = [texts, 1, width, width];
-            let by_place: Tensor<B, 4, Bool> = by_place.unsqueeze();
-            let hidden = padding.expand(shape).bool_or(by_place.expand(shape));
-            // Behind a text's end a window may hold only padding. A place that sees itself
-            // keeps the softmax finite there, which its gradient needs; nobody reads it.
-            let off_diagonal = Tensor::<B, 2, Bool>::diag_mask([width, width], 0, device);
-            let off_diagonal: Tensor<B, 4, Bool> = off_diagonal.unsqueeze();
-            Some(hidden.bool_and(off_diagonal.expand(shape)))
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&query) {
+        // A bias that is trained needs a gradient, which the kernel does not give.
+        let is_trained = |bias| super::cpu::is_tracked(route, bias);
+        if !bias.as_ref().is_some_and(is_trained) {
+            return super::cpu::attention(route, [query, key, value], bias, packing, options);
         }
     }
+    super::composed::attention(query, key, value, bias, packing, options)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use burn::tensor::{Distribution, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 /// Whether a forward pass drops out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,13 +20,11 @@ pub fn dropout<B: Backend, const D: usize>(
     if mode == Mode::Inference || probability == 0.0 {
         return input;
     }
-    let keep = 1.0 - probability;
-    let mask = Tensor::<B, D>::random(
-        input.shape(),
-        Distribution::Bernoulli(keep),
-        &input.device(),
-    );
-    input * mask * (1.0 / keep)
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&input) {
+        return super::cpu::dropout(route, input, probability, mode);
+    }
+    super::composed::dropout(input, probability, mode)
 }
 
 #[cfg(test)]

@@ -1,20 +1,60 @@
 use burn::tensor::{Tensor, backend::Backend};
 
-/// A linear layer: `x · Wᵀ + b`, the weight as Hugging Face's files hold it.
+use super::{Activation, Mode, PackedWeight, dropout};
+
+/// The parameters of a linear layer.
+#[derive(Debug)]
+pub struct LinearParams<'a, B: Backend> {
+    /// `[d_output, d_input]`, as Hugging Face's files hold it.
+    pub weight: Tensor<B, 2>,
+    /// `[d_output]`
+    pub bias: Option<Tensor<B, 1>>,
+    /// Where the weight's packed copies are kept.
+    pub packed: &'a PackedWeight,
+}
+
+/// A low-rank update of a linear layer (<https://arxiv.org/abs/2106.09685>).
+#[derive(Debug)]
+pub struct LowRankParams<'a, B: Backend> {
+    /// `[r, d_input]`
+    pub a: Tensor<B, 2>,
+    /// `[d_output, r]`
+    pub b: Tensor<B, 2>,
+    /// Where the packed copies of `a` and `b` are kept.
+    pub packed: &'a [PackedWeight; 2],
+    /// The scale of the update.
+    pub scaling: f64,
+    /// The dropout on its input.
+    pub dropout: f64,
+}
+
+/// A linear layer with low-rank updates and an activation:
+/// `f(x · Wᵀ + b + Σ s · B(A(dropout(x))))`.
 ///
 /// # Shapes
 /// - input: `[tokens, d_input]`
-/// - weight: `[d_output, d_input]`
-/// - bias: `[d_output]`
 /// - output: `[tokens, d_output]`
 pub fn linear<B: Backend>(
     input: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
-    bias: Option<Tensor<B, 1>>,
+    params: LinearParams<'_, B>,
+    updates: Vec<LowRankParams<'_, B>>,
+    activation: Activation,
+    mode: Mode,
 ) -> Tensor<B, 2> {
-    let output = input.matmul(weight.transpose());
-    match bias {
-        Some(bias) => output + bias.unsqueeze(),
-        None => output,
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&input) {
+        return super::cpu::linear(route, input, params, updates, activation, mode);
     }
+    super::composed::linear(input, params, updates, activation, mode)
+}
+
+/// A low-rank update alone: `s · B(A(dropout(x)))`.
+pub(super) fn low_rank<B: Backend>(
+    input: Tensor<B, 2>,
+    params: LowRankParams<'_, B>,
+    mode: Mode,
+) -> Tensor<B, 2> {
+    let input = dropout(input, params.dropout, mode);
+    let thin = input.matmul(params.a.transpose());
+    thin.matmul(params.b.transpose()) * params.scaling
 }

@@ -1,13 +1,22 @@
 //! The few hot operations, on packed sequences.
 //!
-//! Each is written once in Burn's own operations, so that it runs, differentiates and
-//! fuses on every backend. Texts lie back to back in `[tokens, hidden]` tensors:
-//! linear layers, norms and activations never see a padded token, and only
-//! [`attention`] spreads them out, guided by a [`Packing`].
+//! Texts lie back to back in `[tokens, hidden]` tensors: linear layers, norms and
+//! activations never see a padded token, and attention knows by a [`Packing`] where each
+//! text lies.
+//!
+//! Every operation is written twice: in [`composed`], in Burn's own operations, so that it
+//! runs, differentiates and fuses on every backend; and for NdArray's `f32` tensors in
+//! `cpu`, with its own backward step. A function here chooses between them by the type of
+//! the tensor it is given.
 
 mod activation;
 mod attention;
+mod batches;
+pub mod composed;
+#[cfg(feature = "ndarray")]
+mod cpu;
 mod dropout;
+mod embedding;
 mod layer_norm;
 mod linear;
 mod mapped_file;
@@ -17,10 +26,19 @@ mod pooling;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attention};
+pub use batches::map_batches;
+#[cfg(feature = "ndarray")]
+pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};
-pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use embedding::embed;
+pub use layer_norm::{LayerNormParams, add_layer_norm, layer_norm};
+pub use linear::{LinearParams, LowRankParams, linear};
 pub use mapped_file::MappedFile;
 pub use normalize::normalize;
 pub use packing::Packing;
 pub use pooling::{max_pool, weighted_sum_pool};
+
+/// Where NdArray's kernels keep a weight's packed copies; other backends have none.
+#[cfg(not(feature = "ndarray"))]
+#[derive(Debug, Clone, Default)]
+pub struct PackedWeight;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 
@@ -11,8 +11,9 @@ pub struct Packing<B: Backend> {
     lengths: Arc<[usize]>,
     width: usize,
     device: B::Device,
-    /// None where every text has `width` tokens: then spreading out is a reshape.
-    padding: Option<Padding<B>>,
+    /// Made when it is first needed, which on NdArray is never. None where every text has
+    /// `width` tokens: then spreading out is a reshape.
+    padding: Arc<OnceLock<Option<Padding<B>>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,16 +31,20 @@ impl<B: Backend> Packing<B> {
     /// The packing of texts of these lengths, each at least 1.
     pub fn new(lengths: Arc<[usize]>, device: &B::Device) -> Self {
         let width = lengths.iter().copied().max().unwrap_or(0);
-        let padding = lengths
-            .iter()
-            .any(|&length| length != width)
-            .then(|| Padding::new(&lengths, width, device));
         Self {
             lengths,
             width,
             device: device.clone(),
-            padding,
+            padding: Arc::default(),
         }
+    }
+
+    fn padding(&self) -> Option<&Padding<B>> {
+        let padding = self.padding.get_or_init(|| {
+            let is_ragged = self.lengths.iter().any(|&length| length != self.width);
+            is_ragged.then(|| Padding::new(&self.lengths, self.width, &self.device))
+        });
+        padding.as_ref()
     }
 
     /// The number of tokens of each text.
@@ -84,7 +89,7 @@ impl<B: Backend> Packing<B> {
     /// # Shapes
     /// - output: `[texts, width]`
     pub fn mask(&self) -> Option<Tensor<B, 2, Bool>> {
-        self.padding.as_ref().map(|padding| padding.mask.clone())
+        self.padding().map(|padding| padding.mask.clone())
     }
 
     /// Gives every text `width` places.
@@ -94,7 +99,7 @@ impl<B: Backend> Packing<B> {
     /// - output: `[texts, width, hidden]`
     pub fn spread(&self, packed: Tensor<B, 2>) -> Tensor<B, 3> {
         let [_, hidden] = packed.dims();
-        let places = match &self.padding {
+        let places = match self.padding() {
             Some(padding) => packed.select(0, padding.spread.clone()),
             None => packed,
         };
@@ -109,7 +114,7 @@ impl<B: Backend> Packing<B> {
     pub fn pack(&self, spread: Tensor<B, 3>) -> Tensor<B, 2> {
         let [texts, width, hidden] = spread.dims();
         let places = spread.reshape([texts * width, hidden]);
-        match &self.padding {
+        match self.padding() {
             Some(padding) => places.select(0, padding.pack.clone()),
             None => places,
         }

@@ -1,4 +1,4 @@
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use super::Packing;
 
@@ -14,20 +14,11 @@ pub fn weighted_sum_pool<B: Backend>(
     weights: Vec<f32>,
     packing: &Packing<B>,
 ) -> Tensor<B, 2> {
-    let [_, hidden] = tokens.dims();
-    let (texts, width) = (packing.texts(), packing.width());
-    // Weights of 0 on the padding, so that it adds nothing whatever it shows.
-    let mut spread = vec![0.0; texts * width];
-    for (text, (start, &length)) in packing.starts().iter().zip(packing.lengths()).enumerate() {
-        spread[text * width..][..length].copy_from_slice(&weights[*start..][..length]);
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&tokens) {
+        return super::cpu::weighted_sum_pool(route, tokens, weights, packing);
     }
-    let weights = Tensor::<B, 3>::from_data(
-        TensorData::new(spread, [texts, width, 1]).convert::<B::FloatElem>(),
-        packing.device(),
-    );
-    (packing.spread(tokens) * weights)
-        .sum_dim(1)
-        .reshape([texts, hidden])
+    super::composed::weighted_sum_pool(tokens, weights, packing)
 }
 
 /// The largest value of each dimension over each text's tokens from `first` on.
@@ -43,22 +34,9 @@ pub fn max_pool<B: Backend>(
     first: usize,
     packing: &Packing<B>,
 ) -> Tensor<B, 2> {
-    let [_, hidden] = tokens.dims();
-    let (texts, width) = (packing.texts(), packing.width());
-    let hidden_places: Vec<bool> = packing
-        .lengths()
-        .iter()
-        .flat_map(|&length| (0..width).map(move |place| place < first || place >= length))
-        .collect();
-    let spread = packing.spread(tokens);
-    let visible = if hidden_places.contains(&true) {
-        let mask = Tensor::<B, 3, burn::tensor::Bool>::from_data(
-            TensorData::new(hidden_places, [texts, width, 1]),
-            packing.device(),
-        );
-        spread.mask_fill(mask.expand([texts, width, hidden]), f32::NEG_INFINITY)
-    } else {
-        spread
-    };
-    visible.max_dim(1).reshape([texts, hidden])
+    #[cfg(feature = "ndarray")]
+    if super::cpu::route(&tokens) == Some(super::cpu::Route::Plain) {
+        return super::cpu::max_pool(tokens, first, packing);
+    }
+    super::composed::max_pool(tokens, first, packing)
 }

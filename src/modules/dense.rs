@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{ModuleError, Result};
-use crate::kernel::{Activation, linear};
+use crate::kernel::{Activation, LinearParams, Mode, PackedWeight, linear};
 use crate::state_dict::{LoadTensors, ParamVisitor, StateDict};
 
 /// The activations a Dense module can have, by their Python path.
@@ -140,6 +140,7 @@ impl DenseConfig {
             bias: self.bias.then(|| uniform.init([self.out_features], device)),
             // `from_json` has checked the name; one set by hand falls back to Python's.
             activation: self.activation().unwrap_or(Activation::Tanh),
+            packed: PackedWeight::default(),
             config: self.clone(),
         }
     }
@@ -172,6 +173,8 @@ pub struct Dense<B: Backend> {
     #[module(skip)]
     activation: Activation,
     #[module(skip)]
+    packed: PackedWeight,
+    #[module(skip)]
     config: DenseConfig,
 }
 
@@ -187,9 +190,18 @@ impl<B: Backend> Dense<B> {
     /// - input: `[texts, in_features]`
     /// - output: `[texts, out_features]`
     pub fn forward(&self, sentences: Tensor<B, 2>) -> Tensor<B, 2> {
-        let bias = self.bias.as_ref().map(|bias| bias.val());
-        self.activation
-            .forward(linear(sentences, self.weight.val(), bias))
+        let params = LinearParams {
+            weight: self.weight.val(),
+            bias: self.bias.as_ref().map(|bias| bias.val()),
+            packed: &self.packed,
+        };
+        linear(
+            sentences,
+            params,
+            Vec::new(),
+            self.activation,
+            Mode::Inference,
+        )
     }
 
     /// Visits the parameters, keyed behind `path`.

@@ -1,0 +1,121 @@
+#![allow(unsafe_code, reason = "sums are updated in parts; see SAFETY")]
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::destination::Destination;
+use super::product::Epilogue;
+use super::random::Dropout;
+use super::threads;
+use super::vector::activate_slope;
+use crate::kernel::Activation;
+
+/// Below this many values, passing over them is not worth a second thread.
+pub(super) const PARALLEL_VALUES: usize = 1 << 16;
+
+/// Multiplies values with the mask of a dropout.
+pub(super) fn drop_out(values: &mut [f32], dropout: Dropout) {
+    in_parts(values, |first, part| {
+        struct DropOut<'a>(&'a mut [f32], usize, Dropout);
+
+        impl SimdOp for DropOut<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn eval<I: Isa>(self, isa: I) {
+                let (ops, first) = (isa.f32(), self.1);
+                map_vectors(isa, self.0, |place, value| {
+                    ops.mul(value, self.2.factors(isa, first + place))
+                });
+            }
+        }
+        DropOut(part, first, dropout).dispatch();
+    });
+}
+
+/// Multiplies the gradient behind an activation with its slope: the gradient before it.
+pub(super) fn multiply_by_slope(gradient: &mut [f32], before: &[f32], activation: Activation) {
+    in_parts(gradient, |first, part| {
+        struct Slope<'a>(&'a mut [f32], &'a [f32], Activation);
+
+        impl SimdOp for Slope<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn eval<I: Isa>(self, isa: I) {
+                let ops = isa.f32();
+                map_vectors(isa, self.0, |place, value| {
+                    let (before, _) = ops.load_pad(&self.1[place..]);
+                    ops.mul(value, activate_slope(isa, self.2, before))
+                });
+            }
+        }
+        Slope(part, &before[first..], activation).dispatch();
+    });
+}
+
+/// The sum of each column.
+pub(super) fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; columns];
+    for row in values.chunks_exact(columns.max(1)) {
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+    sums
+}
+
+/// Replaces each vector of values by what `change` makes of it, given its place; behind
+/// the last value, vectors are filled up with zeros.
+#[inline(always)]
+pub(super) fn map_vectors<I: Isa>(
+    isa: I,
+    values: &mut [f32],
+    mut change: impl FnMut(usize, I::F32) -> I::F32,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let whole = values.len() / lanes * lanes;
+    let (vectors, rest) = values.split_at_mut(whole);
+    for (index, vector) in vectors.chunks_exact_mut(lanes).enumerate() {
+        ops.store(change(index * lanes, ops.load(vector)), vector);
+    }
+    if !rest.is_empty() {
+        let (padded, _) = ops.load_pad(rest);
+        let changed = rten_simd::Simd::to_array(change(whole, padded));
+        rest.copy_from_slice(&changed.as_ref()[..rest.len()]);
+    }
+}
+
+/// Runs over values in parts, each on a thread where there are many, given the place of
+/// the part's first value.
+fn in_parts(values: &mut [f32], run: impl Fn(usize, &mut [f32]) + Sync) {
+    let threads = match values.len() < PARALLEL_VALUES {
+        true => 1,
+        false => threads::available(),
+    };
+    threads::split_rows(values, 1, threads, run);
+}
+
+/// Adds a product's values to what is there, each multiplied with the mask of a dropout.
+pub(super) struct AddDropped<'a> {
+    pub(super) output: &'a Destination<'a>,
+    pub(super) dropout: Dropout,
+    pub(super) columns: usize,
+}
+
+impl Epilogue for AddDropped<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+        let ops = isa.f32();
+        let first = row * self.columns + column;
+        map_vectors(isa, values, |place, value| {
+            ops.mul(value, self.dropout.factors(isa, first + place))
+        });
+        // SAFETY: the product hands each place to one thread, once; the sums are written.
+        let sums = unsafe { self.output.update(row, column, used) };
+        for (sum, &value) in sums.iter_mut().zip(&*values) {
+            *sum += value;
+        }
+    }
+}

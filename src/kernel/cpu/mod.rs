@@ -1,0 +1,38 @@
+//! The kernels of NdArray's `f32` tensors.
+//!
+//! Burn's CPU backend runs one operation at a time, each a pass over memory. These
+//! versions fuse what belongs together, never touch padding, use the widest vectors
+//! the machine has (chosen when they run) and share the work between threads.
+//!
+//! - [`tensor`] gets at the values of a generic tensor by a safe downcast;
+//! - [`matrix`] and [`product`] are the matrix product on packed weights, with
+//!   [`packed_weight`] keeping the packed copies;
+//! - [`linear`], [`attention`], [`layer_norm`], [`embedding`] and [`pooling`] are the
+//!   operations, [`backward`] their gradients under autodiff;
+//! - [`vector`] has the functions of a vector of values, [`random`] the dropout masks;
+//! - [`threads`] shares out work.
+
+mod attention;
+#[cfg(feature = "autodiff")]
+mod backward;
+mod destination;
+mod elementwise;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod matrix;
+mod operations;
+mod packed_weight;
+mod pooling;
+mod product;
+mod random;
+mod tensor;
+mod threads;
+mod vector;
+
+pub(super) use operations::{
+    add_layer_norm, attention, dropout, embed, is_tracked, linear, map_batches, max_pool,
+    normalize, weighted_sum_pool,
+};
+pub use packed_weight::PackedWeight;
+pub(super) use tensor::{Route, route};

@@ -1,0 +1,233 @@
+#![allow(
+    unsafe_code,
+    reason = "the inner loop reads its operands through pointers; see SAFETY"
+)]
+
+use std::ops::Range;
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::matrix::{LARGEST_TILE, MatrixView, PackedMatrix, Tile};
+use super::threads;
+
+/// The values of a block of the left operand that stay in the second-level cache while
+/// the panels of the right one pass by.
+const BLOCK: usize = 128 * 1024;
+
+/// Below this many multiplications a product is not worth a second thread.
+const PARALLEL_WORK: usize = 1 << 20;
+
+/// One term of a sum of products: `left · right`.
+#[derive(Clone, Copy)]
+pub(super) struct Term<'a> {
+    left: MatrixView<'a>,
+    right: &'a PackedMatrix,
+}
+
+impl<'a> Term<'a> {
+    /// # Panics
+    /// If the operands do not fit together.
+    pub(super) fn new(left: MatrixView<'a>, right: &'a PackedMatrix) -> Self {
+        assert_eq!(left.columns, right.rows(), "operands of a product");
+        Self { left, right }
+    }
+
+    /// The shape of the product.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.left.rows, self.right.columns()]
+    }
+}
+
+/// What happens to the values of a product while they are still in the first-level
+/// cache: it stores them.
+pub(super) trait Epilogue: Sync {
+    /// Takes the product's values of one row, from a column on.
+    ///
+    /// `values` are whole vectors, of which the first `used` belong to the product.
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize);
+}
+
+/// Computes the sum of products `Σ left · right`, all of one shape, and hands each value
+/// to the epilogue once; in parallel where the work is worth it.
+///
+/// # Panics
+/// If the terms' shapes differ.
+pub(super) fn product<E: Epilogue>(terms: &[Term<'_>], epilogue: &E) {
+    let depth: usize = terms.iter().map(|term| term.left.columns).sum();
+    let [rows, columns] = terms.first().map_or([0, 0], Term::shape);
+    let threads = match rows * columns * depth < PARALLEL_WORK {
+        true => 1,
+        false => threads::available(),
+    };
+    product_on(threads, terms, epilogue);
+}
+
+/// As [`product`], on that many threads.
+pub(super) fn product_on<E: Epilogue>(threads: usize, terms: &[Term<'_>], epilogue: &E) {
+    let Some(first) = terms.first() else { return };
+    let [rows, _] = first.shape();
+    for term in terms {
+        assert_eq!(term.shape(), first.shape(), "terms of a sum of products");
+    }
+    let panels = first.right.panels();
+    let depth: usize = terms.iter().map(|term| term.left.columns).sum();
+    let run = |rows: Range<usize>, panels: Range<usize>| {
+        let part = Part {
+            terms,
+            epilogue,
+            rows,
+            panels,
+            depth,
+        };
+        part.dispatch();
+    };
+    if threads == 1 {
+        run(0..rows, 0..panels);
+    } else if rows >= 4 * threads * LARGEST_TILE.rows {
+        threads::split(rows, threads, |part| run(part, 0..panels));
+    } else {
+        // Few rows: each thread reads its own share of the weights.
+        threads::split(panels, threads, |part| run(0..rows, part));
+    }
+}
+
+/// The part of a product that one thread computes.
+struct Part<'a, E> {
+    terms: &'a [Term<'a>],
+    epilogue: &'a E,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    depth: usize,
+}
+
+impl<E: Epilogue> SimdOp for Part<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        // Two vectors of columns; rows such that the sums, one row of the right operand
+        // and one broadcast value fill the registers: 32, 16 and 32 of them.
+        match isa.f32().len() {
+            16 => self.run(isa, micro_14::<I>),
+            8 => self.run(isa, micro_6::<I>),
+            _ => self.run(isa, micro_8::<I>),
+        }
+    }
+}
+
+/// A tile's sums, on cache lines.
+#[repr(align(64))]
+struct Sums([f32; LARGEST_TILE.rows * LARGEST_TILE.columns]);
+
+impl<E: Epilogue> Part<'_, E> {
+    #[inline(always)]
+    fn run<I: Isa>(
+        &self,
+        isa: I,
+        micro: impl Fn(I, &[Term<'_>], usize, usize, usize, &mut Sums),
+    ) {
+        let tile = Tile::native();
+        let columns = self.terms[0].right.columns();
+        let block = (BLOCK / self.depth.max(1)).next_multiple_of(tile.rows);
+        let mut sums = Sums([0.0; LARGEST_TILE.rows * LARGEST_TILE.columns]);
+        let mut start = self.rows.start;
+        while start < self.rows.end {
+            let end = self.rows.end.min(start + block);
+            // Strips of nearly equal height: a last one of a single row would leave the
+            // multipliers waiting.
+            let strips = (end - start).div_ceil(tile.rows);
+            for panel in self.panels.clone() {
+                let column = panel * tile.columns;
+                let width = tile.columns.min(columns - column);
+                for strip in 0..strips {
+                    let top = start + (end - start) * strip / strips;
+                    let bottom = start + (end - start) * (strip + 1) / strips;
+                    micro(isa, self.terms, panel, top, bottom - top, &mut sums);
+                    for (i, row) in (top..bottom).enumerate() {
+                        let values = &mut sums.0[i * tile.columns..][..tile.columns];
+                        self.epilogue.row(isa, row, column, values, width);
+                    }
+                }
+            }
+            start = end;
+        }
+    }
+}
+
+/// A function that computes up to that many rows of a tile, each number of rows compiled
+/// for itself.
+macro_rules! micro {
+    ($name:ident: $($rows:literal)*) => {
+        #[inline(always)]
+        fn $name<I: Isa>(
+            isa: I,
+            terms: &[Term<'_>],
+            panel: usize,
+            top: usize,
+            rows: usize,
+            sums: &mut Sums,
+        ) {
+            match rows {
+                $($rows => strip::<I, $rows>(isa, terms, panel, top, sums),)*
+                _ => unreachable!("a strip is never higher than its tile"),
+            }
+        }
+    };
+}
+micro!(micro_14: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+micro!(micro_8: 1 2 3 4 5 6 7 8);
+micro!(micro_6: 1 2 3 4 5 6);
+
+/// Two vectors of columns in each tile.
+const VECTORS: usize = 2;
+
+/// Computes `ROWS` rows of one panel's columns.
+#[inline(always)]
+fn strip<I: Isa, const ROWS: usize>(
+    isa: I,
+    terms: &[Term<'_>],
+    panel: usize,
+    top: usize,
+    sums: &mut Sums,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let mut acc = [[ops.zero(); VECTORS]; ROWS];
+    for term in terms {
+        let depth = term.left.columns;
+        let right = term.right.panel(panel);
+        let (row_stride, step) = (term.left.row_stride, term.left.column_stride);
+        if depth == 0 {
+            continue;
+        }
+        let left = &term.left.data[top * row_stride..];
+        assert!((ROWS - 1) * row_stride + (depth - 1) * step < left.len());
+        assert!(depth * VECTORS * lanes <= right.len());
+        let (mut left, mut right) = (left.as_ptr(), right.as_ptr());
+        for _ in 0..depth {
+            // SAFETY: `left` has moved by fewer than `depth` steps, so that the largest
+            // place read, `(ROWS - 1) * row_stride`, is within the slice by the first
+            // assertion; `right` by as many rows of `VECTORS * lanes` values, so that the
+            // next such row is within its slice by the second. A pointer is moved past
+            // its slice's end only with `wrapping_add`, and then not read.
+            unsafe {
+                let columns: [I::F32; VECTORS] =
+                    std::array::from_fn(|j| ops.load_ptr(right.add(j * lanes)));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let value = ops.splat(*left.add(i * row_stride));
+                    for (acc, &column) in acc.iter_mut().zip(&columns) {
+                        *acc = ops.mul_add(value, column, *acc);
+                    }
+                }
+            }
+            left = left.wrapping_add(step);
+            right = right.wrapping_add(VECTORS * lanes);
+        }
+    }
+    for (acc, sums) in acc.iter().zip(sums.0.chunks_exact_mut(VECTORS * lanes)) {
+        for (&acc, sums) in acc.iter().zip(sums.chunks_exact_mut(lanes)) {
+            ops.store(acc, sums);
+        }
+    }
+}
