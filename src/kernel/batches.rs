@@ -15,3 +15,23 @@ pub fn map_batches<B: Backend, T: Sync, R: Send>(
     #[cfg(not(feature = "ndarray"))]
     return batches.iter().map(run).collect();
 }
+
+/// The batches that [`map_batches`] runs at a time.
+pub fn batches_at_once<B: Backend>() -> usize {
+    #[cfg(feature = "ndarray")]
+    return super::cpu::batches_at_once::<B>();
+    #[cfg(not(feature = "ndarray"))]
+    return 1;
+}
+
+/// Runs `run` where parallel operations begin without a change of threads: on NdArray in
+/// rayon's current pool, elsewhere right here.
+///
+/// An operation that is called from outside the pool hands its work over and goes to
+/// sleep; of many small ones, the handing over is what takes the time.
+pub fn near_threads<B: Backend, R: Send>(run: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "ndarray")]
+    return super::cpu::near_threads::<B, R>(run);
+    #[cfg(not(feature = "ndarray"))]
+    return run();
+}

@@ -1,8 +1,8 @@
 //! The kernels in Burn's own operations: what every backend but NdArray runs, and what
 //! NdArray's kernels are held equal to.
 
-use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::softmax};
 use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::softmax};
 
 use super::linear::low_rank;
 use super::{

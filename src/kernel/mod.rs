@@ -26,7 +26,7 @@ mod pooling;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attention};
-pub use batches::map_batches;
+pub use batches::{batches_at_once, map_batches, near_threads};
 #[cfg(feature = "ndarray")]
 pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};

@@ -1,16 +1,19 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::{Mode, SentenceTransformer};
 use crate::error::{ModelError, Result};
-use crate::kernel::normalize;
+use crate::kernel::{batches_at_once, map_batches, near_threads, normalize};
 use crate::text::{BatchLimits, Encoding, Prompt, TokenBatch, plan};
 
 /// The work of one batch in tokens: large enough that a batch fills the machine, small
 /// enough that its activations stay near 100 MB in a base-sized encoder.
 const BATCH_COST: usize = 8192;
+
+/// The same where every core has a batch of its own.
+const CORE_BATCH_COST: usize = 1024;
 
 /// How far an [`encode`](SentenceTransformer::encode) call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,16 +201,16 @@ impl<B: Backend> SentenceTransformer<B> {
         options.validate()?;
         let dim = options.truncate_dim.or(self.config.truncate_dim);
         let dim = dim.map_or(self.output_dim, |dim| dim.min(self.output_dim));
-        let mut embeddings = Vec::new();
-        let order = self.for_each_batch(texts, options, |batch, _| {
-            let sentences = self.forward(&batch, Mode::Inference).detach();
-            let rows = sentences.dims()[0];
-            let cut = sentences.slice([0..rows, 0..dim]);
-            embeddings.push(if options.normalize {
-                normalize(cut)
-            } else {
-                cut
-            });
+        let (order, embeddings) = self.map_batches(texts, options, |batch| {
+            let sentences = self.forward(batch, Mode::Inference).detach();
+            let cut = match dim < self.output_dim {
+                true => sentences.narrow(1, 0, dim),
+                false => sentences,
+            };
+            match options.normalize {
+                true => normalize(cut),
+                false => cut,
+            }
         })?;
         let device = self.device();
         if order.is_empty() {
@@ -236,57 +239,75 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &EncodeOptions,
     ) -> Result<Vec<Tensor<B, 2>>> {
         options.validate()?;
-        let mut embeddings: Vec<Option<Tensor<B, 2>>> = vec![None; texts.len()];
-        self.for_each_batch(texts, options, |batch, members| {
-            let tokens = self.forward_tokens(&batch, Mode::Inference);
-            let hidden = tokens.embeddings.dims()[1];
-            let starts = tokens.packing.starts();
-            for ((&text, start), &length) in members.iter().zip(starts).zip(batch.lengths().iter())
-            {
-                let rows = tokens
-                    .embeddings
-                    .clone()
-                    .slice([start..start + length, 0..hidden]);
-                embeddings[text] = Some(rows.detach());
-            }
+        let (order, batches) = self.map_batches(texts, options, |batch| {
+            let tokens = self.forward_tokens(batch, Mode::Inference);
+            let starts = tokens.packing.starts().into_iter();
+            let rows = starts
+                .zip(tokens.packing.lengths())
+                .map(|(start, &length)| {
+                    let rows = tokens.embeddings.clone().narrow(0, start, length);
+                    rows.detach()
+                });
+            rows.collect::<Vec<_>>()
         })?;
+        let mut embeddings: Vec<Option<Tensor<B, 2>>> = vec![None; texts.len()];
+        for (text, rows) in order.into_iter().zip(batches.into_iter().flatten()) {
+            embeddings[text] = Some(rows);
+        }
         Ok(embeddings.into_iter().flatten().collect())
     }
 
-    /// Runs over the texts in batches; gives their order, all batches strung together.
-    fn for_each_batch<T: AsRef<str>>(
+    /// Runs over the texts in batches; gives the texts' order, all batches strung together,
+    /// and what `run` made of each batch.
+    fn map_batches<T: AsRef<str>, R: Send>(
         &self,
         texts: &[T],
         options: &EncodeOptions,
-        mut run: impl FnMut(TokenBatch<B>, &[usize]),
-    ) -> Result<Vec<usize>> {
+        run: impl Fn(&TokenBatch<B>) -> R + Sync,
+    ) -> Result<(Vec<usize>, Vec<R>)> {
         let prompt = self.config.prompts.resolve(options.prompt.as_ref())?;
         let encodings = self.tokenizer.encode(texts, prompt)?;
         let prompt_tokens = self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?;
         let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
+        let total_tokens = lengths.iter().sum();
         let limits = BatchLimits {
             texts: options.batch_size,
-            cost: BATCH_COST,
+            cost: batch_cost(total_tokens, batches_at_once::<B>()),
             hidden_size: self.config.encoder.hidden_size(),
         };
         let batches = plan(&lengths, &limits);
         let device = self.device();
-        let mut progress = EncodeProgress {
+        let progress = Mutex::new(EncodeProgress {
             texts: 0,
             total_texts: texts.len(),
             tokens: 0,
-            total_tokens: lengths.iter().sum(),
-        };
-        for members in &batches {
+            total_tokens,
+        });
+        let run_batch = |members: &Vec<usize>| {
             let encodings: Vec<&Encoding> = members.iter().map(|&text| &encodings[text]).collect();
             let batch = self.pack(&encodings, prompt_tokens, &device)?;
-            progress.texts += batch.len();
-            progress.tokens += batch.tokens();
-            run(batch, members);
+            let result = run(&batch);
             if let Some(report) = &options.progress {
-                report(progress);
+                let mut progress = progress.lock().unwrap_or_else(|e| e.into_inner());
+                progress.texts += batch.len();
+                progress.tokens += batch.tokens();
+                report(*progress);
             }
-        }
-        Ok(batches.concat())
+            Ok(result)
+        };
+        let results = near_threads::<B, _>(|| map_batches::<B, _, _>(&batches, run_batch));
+        let results = results.into_iter().collect::<Result<_>>()?;
+        Ok((batches.concat(), results))
+    }
+}
+
+/// The most work in a batch, in tokens.
+///
+/// Where several batches run at once, each on a core of its own, a batch is to stay in
+/// that core's cache, and there are to be enough of them to keep all cores busy to the end.
+fn batch_cost(total_tokens: usize, at_once: usize) -> usize {
+    match at_once {
+        1 => BATCH_COST,
+        _ => (total_tokens / (8 * at_once)).clamp(CORE_BATCH_COST / 4, CORE_BATCH_COST),
     }
 }

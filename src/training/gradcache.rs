@@ -1,6 +1,7 @@
 //! Gradients of a batch that is embedded in parts (GradCache, Gao et al. 2021,
 //! <https://arxiv.org/abs/2101.06983>).
 
+use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
@@ -21,14 +22,13 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
     mini_batch_size: usize,
     share: f64,
 ) -> Result<(f64, GradientsParams)> {
+    // Without gradients, by the same operations: the masks drawn are those of step 3.
+    let inner = model.model.valid();
     let mut columns = Vec::with_capacity(batch.columns.len());
     for (place, texts) in batch.columns.iter().enumerate() {
         let mut parts = Vec::new();
         for (part, texts) in texts.chunks(mini_batch_size).enumerate() {
-            // The pass with gradients, though they are thrown away: the masks must be
-            // drawn by the same operations as in the third step.
-            let embeddings = model.embed(texts, mask_seed(batch, place, part))?;
-            parts.push(embeddings.inner());
+            parts.push(model.embed_with(&inner, texts, mask_seed(batch, place, part))?);
         }
         columns.push(Tensor::from_inner(Tensor::cat(parts, 0)).require_grad());
     }

@@ -13,6 +13,7 @@ use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
+use crate::kernel::near_threads;
 use crate::loss::{Labels, Loss};
 use crate::model::Mode;
 use crate::model::SentenceTransformer;
@@ -21,14 +22,14 @@ use crate::model::SentenceTransformer;
 ///
 /// Every [`Loss`] whose module derives Burn's `Module` is one.
 pub trait TrainableLoss<B: AutodiffBackend>:
-    Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + 'static
+    Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + Sync + 'static
 {
 }
 
 impl<B, L> TrainableLoss<B> for L
 where
     B: AutodiffBackend,
-    L: Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + 'static,
+    L: Loss<B> + AutodiffModule<B, InnerModule: Loss<B::InnerBackend>> + Sync + 'static,
 {
 }
 
@@ -123,10 +124,20 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
     /// # Shapes
     /// - output: `[texts, dim]`
     pub(super) fn embed(&self, texts: &[&str], seed: u64) -> Result<Tensor<B, 2>> {
-        let device = self.device();
-        let tokens = self.model.tokenize(texts, None, &device)?;
-        B::seed(&device, seed);
-        Ok(self.model.forward(&tokens, self.pass.mode))
+        self.embed_with(&self.model, texts, seed)
+    }
+
+    /// As [`embed`](Self::embed), with this model: the same one, perhaps without gradients.
+    pub(super) fn embed_with<M: Backend>(
+        &self,
+        model: &SentenceTransformer<M>,
+        texts: &[&str],
+        seed: u64,
+    ) -> Result<Tensor<M, 2>> {
+        let device = model.device();
+        let tokens = model.tokenize(texts, None, &device)?;
+        M::seed(&device, seed);
+        Ok(model.forward(&tokens, self.pass.mode))
     }
 
     /// The device that the model is on.
@@ -171,7 +182,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> 
 
     fn step(&self, input: StepBatch) -> TrainOutput<StepOutput> {
         let item = StepOutput::default();
-        let grads = match self.gradients(&input) {
+        let gradients = near_threads::<B, _>(|| self.gradients(&input));
+        let grads = match gradients {
             Ok((loss, grads)) => {
                 self.pass.session.report(StepLoss {
                     loss,

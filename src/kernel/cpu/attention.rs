@@ -8,9 +8,10 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::destination::{Destination, filled};
+use super::elementwise::add_vectors;
 use super::linear::Store;
 use super::matrix::{MatrixView, PackedMatrix};
-use super::product::{Epilogue, Term, product_on};
+use super::product::{Epilogue, Term, Vectors, product_on};
 use super::random::Dropout;
 use super::tensor::Floats;
 use super::threads;
@@ -181,7 +182,9 @@ impl Attention {
         let mut packed = None;
         for block in self.blocks(unit.length) {
             if packed.as_ref() != Some(&block.keys) {
-                workspace.keys.pack(rows(key, &block.keys).transposed(), 1.0);
+                workspace
+                    .keys
+                    .pack(rows(key, &block.keys).transposed(), 1.0);
                 workspace.values.pack(rows(value, &block.keys), 1.0);
                 packed = Some(block.keys.clone());
             }
@@ -325,7 +328,11 @@ impl Attention {
             let queries = length * index / count..length * (index + 1) / count;
             let window = window.unwrap_or(length);
             let first = queries.start.saturating_sub(window);
-            let last = if causal { queries.end } else { queries.end + window };
+            let last = if causal {
+                queries.end
+            } else {
+                queries.end + window
+            };
             Block {
                 keys: first..last.min(length),
                 queries,
@@ -547,7 +554,7 @@ struct Scaled<'a> {
 
 impl Epilogue for Scaled<'_> {
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize) {
         let store = Store {
             output: self.output,
             scale: self.scales[row],
@@ -566,11 +573,8 @@ struct Add<'a> {
 
 impl Epilogue for Add<'_> {
     #[inline(always)]
-    fn row<I: Isa>(&self, _: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize) {
         // SAFETY: the sums belong to this thread's workspace.
-        let sums = unsafe { self.output.update(self.row + row, column, used) };
-        for (sum, &value) in sums.iter_mut().zip(&*values) {
-            *sum += value;
-        }
+        unsafe { add_vectors(isa, self.output, self.row + row, column, values, used) }
     }
 }

@@ -11,8 +11,8 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::attention::Attention;
 use super::layer_norm::{Norm, add_residual};
@@ -52,7 +52,10 @@ struct LinearStep;
 #[derive(Debug, Clone)]
 struct LinearState {
     layer: Linear,
-    input: Floats,
+    /// `[rows, d_input]` of the input.
+    shape: [usize; 2],
+    /// The input, where a weight's gradient needs it.
+    input: Option<Floats>,
     kept: Kept,
 }
 
@@ -62,14 +65,12 @@ pub(super) fn linear<B: Backend>(
     params: LinearParams<'_, B>,
     mut updates: Vec<LowRankParams<'_, B>>,
     mut layer: Linear,
-    mode: Mode,
 ) -> Tensor<B, 2> {
     // One update is fused; with more, the others are composed and the activation last.
-    let others = if updates.len() > 1 {
-        layer.updates.truncate(1);
-        updates.split_off(1)
+    let (others, drawn) = if updates.len() > 1 {
+        (updates.split_off(1), layer.updates.split_off(1))
     } else {
-        Vec::new()
+        (Vec::new(), Vec::new())
     };
     let activation = match others.is_empty() {
         true => Activation::Identity,
@@ -83,6 +84,7 @@ pub(super) fn linear<B: Backend>(
         Some(update) => (tracked(update.a), tracked(update.b)),
         None => (nobody(), nobody()),
     };
+    let is_read = weight.is_tracked() || a.is_tracked();
     let nodes = [&input, &weight, &bias, &a, &b].map(|parent| parent.node.clone());
     let values = Floats::new(input.primitive.clone());
     let output = match LinearStep
@@ -92,9 +94,11 @@ pub(super) fn linear<B: Backend>(
     {
         OpsKind::Tracked(step) => {
             let (output, kept) = layer.forward(&values, true);
+            let (shape, input) = (values.dims(), is_read.then_some(values));
             let state = LinearState {
                 layer,
-                input: values,
+                shape,
+                input,
                 kept,
             };
             step.finish(state, output.into_primitive())
@@ -102,9 +106,17 @@ pub(super) fn linear<B: Backend>(
         OpsKind::UnTracked(step) => step.finish(layer.forward(&values, false).0.into_primitive()),
     };
     let output: Tensor<B, 2> = from_tracked(output);
-    let output = others.into_iter().fold(output, |output, update| {
-        output + low_rank(generic_input.clone(), update, mode)
-    });
+    let output = others
+        .into_iter()
+        .zip(drawn)
+        .fold(output, |output, (update, drawn)| {
+            let input = match drawn.dropout {
+                Some(drawn) => dropout(generic_input.clone(), drawn),
+                None => generic_input.clone(),
+            };
+            // Dropped out already, by the mask that was drawn in turn.
+            output + low_rank(input, update, Mode::Inference)
+        });
     match activation {
         Activation::Identity => output,
         activation => activation.forward(output),
@@ -124,22 +136,23 @@ impl Backward<NdArray, 5> for LinearStep {
         let [input, weight, bias, a, b] = waiting(&ops);
         let LinearState {
             layer,
+            shape: [rows, d_input],
             input: x,
             kept,
         } = &ops.state;
+        let (rows, d_input) = (*rows, *d_input);
         let gradient = match &kept.before {
             Some(before) => gradient.map(|values| {
                 elementwise::multiply_by_slope(values, before.values(), layer.activation);
             }),
             None => gradient,
         };
-        let [rows, d_input]: [usize; 2] = x.dims();
         let g = view(&gradient);
         if let Some(bias) = bias {
             let sums = elementwise::column_sums(g.data, g.columns);
             register(gradients, bias, Floats::from_vec(sums, &[g.columns]));
         }
-        if let Some(weight) = weight {
+        if let (Some(weight), Some(x)) = (weight, x) {
             let right = PackedMatrix::new(view(x), 1.0);
             let values = multiply(&[Term::new(g.transposed(), &right)], 1.0);
             let shape = [g.columns, d_input];
@@ -157,7 +170,7 @@ impl Backward<NdArray, 5> for LinearStep {
             let values = multiply(&[Term::new(g.transposed(), &right)], 1.0);
             register(gradients, b, Floats::from_vec(values, &[g.columns, r]));
         }
-        if let (Some(a), Some((update, _)), Some(narrow)) = (a, update, &narrow) {
+        if let (Some(a), Some(x), Some((update, _)), Some(narrow)) = (a, x, update, &narrow) {
             let [r, _] = update.a.dims();
             let dropped = update.dropped(view(x));
             let x = match &dropped {
@@ -328,9 +341,7 @@ impl Backward<NdArray, 4> for LayerNormStep {
         }
         if let Some(input) = input {
             let gradient = match *dropout {
-                Some(dropout) => {
-                    gradient.map(|values| elementwise::drop_out(values, dropout))
-                }
+                Some(dropout) => gradient.map(|values| elementwise::drop_out(values, dropout)),
                 None => gradient,
             };
             register(gradients, input, gradient);

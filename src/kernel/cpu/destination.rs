@@ -6,6 +6,9 @@
 use std::marker::PhantomData;
 use std::slice;
 
+use rten_simd::Isa;
+use rten_simd::ops::BitOps;
+
 /// A matrix that is written by several threads, each value by one of them.
 ///
 /// Not initialised before: a fresh output is written once, not cleared first.
@@ -45,13 +48,47 @@ impl<'a> Destination<'a> {
         unsafe { place.copy_from_nonoverlapping(values.as_ptr(), values.len()) }
     }
 
+    /// Puts whole vectors of values, of which the first `used` count, into a row.
+    ///
+    /// # Safety
+    /// As of [`write`](Self::write).
+    #[inline(always)]
+    pub(super) unsafe fn write_vectors<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        row: usize,
+        column: usize,
+        vectors: [I::F32; N],
+        used: usize,
+    ) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let place = self.place(row, column, used);
+        for (index, vector) in vectors.into_iter().enumerate() {
+            let left = used.saturating_sub(index * lanes).min(lanes);
+            let place = place.wrapping_add(index * lanes);
+            // SAFETY: `place` has room for `used` values, of which `left` are this
+            // vector's; the caller vouches that they are ours alone.
+            unsafe {
+                if left == lanes {
+                    ops.store_ptr(vector, place);
+                } else if left > 0 {
+                    ops.store_ptr_mask(vector, place, ops.first_n_mask(left));
+                }
+            }
+        }
+    }
+
     /// The values of a row, from a column on.
     ///
     /// # Safety
     /// They must have been written, and no other thread may read or write them while the
     /// slice lives.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "the caller vouches that there is no other")]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the caller vouches that there is no other"
+    )]
     pub(super) unsafe fn update(&self, row: usize, column: usize, length: usize) -> &mut [f32] {
         let place = self.place(row, column, length);
         // SAFETY: `place` is within the matrix and written; the caller vouches that it is

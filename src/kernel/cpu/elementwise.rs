@@ -4,7 +4,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::destination::Destination;
-use super::product::Epilogue;
+use super::product::{Epilogue, Vectors};
 use super::random::Dropout;
 use super::threads;
 use super::vector::activate_slope;
@@ -24,9 +24,12 @@ pub(super) fn drop_out(values: &mut [f32], dropout: Dropout) {
             #[inline(always)]
             fn eval<I: Isa>(self, isa: I) {
                 let (ops, first) = (isa.f32(), self.1);
-                map_vectors(isa, self.0, |place, value| {
-                    ops.mul(value, self.2.factors(isa, first + place))
-                });
+                map_vectors(
+                    isa,
+                    self.0,
+                    #[inline(always)]
+                    |place, value| ops.mul(value, self.2.factors(isa, first + place)),
+                );
             }
         }
         DropOut(part, first, dropout).dispatch();
@@ -44,10 +47,15 @@ pub(super) fn multiply_by_slope(gradient: &mut [f32], before: &[f32], activation
             #[inline(always)]
             fn eval<I: Isa>(self, isa: I) {
                 let ops = isa.f32();
-                map_vectors(isa, self.0, |place, value| {
-                    let (before, _) = ops.load_pad(&self.1[place..]);
-                    ops.mul(value, activate_slope(isa, self.2, before))
-                });
+                map_vectors(
+                    isa,
+                    self.0,
+                    #[inline(always)]
+                    |place, value| {
+                        let (before, _) = ops.load_pad(&self.1[place..]);
+                        ops.mul(value, activate_slope(isa, self.2, before))
+                    },
+                );
             }
         }
         Slope(part, &before[first..], activation).dispatch();
@@ -106,16 +114,43 @@ pub(super) struct AddDropped<'a> {
 
 impl Epilogue for AddDropped<'_> {
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize) {
         let ops = isa.f32();
         let first = row * self.columns + column;
-        map_vectors(isa, values, |place, value| {
-            ops.mul(value, self.dropout.factors(isa, first + place))
-        });
+        let mut values = values;
+        for (index, value) in values.iter_mut().enumerate() {
+            let factors = self.dropout.factors(isa, first + index * ops.len());
+            *value = ops.mul(*value, factors);
+        }
         // SAFETY: the product hands each place to one thread, once; the sums are written.
-        let sums = unsafe { self.output.update(row, column, used) };
-        for (sum, &value) in sums.iter_mut().zip(&*values) {
-            *sum += value;
+        unsafe { add_vectors(isa, self.output, row, column, values, used) }
+    }
+}
+
+/// Adds whole vectors of values, of which the first `used` count, to what is there.
+///
+/// # Safety
+/// As of [`Destination::update`].
+#[inline(always)]
+pub(super) unsafe fn add_vectors<I: Isa>(
+    isa: I,
+    output: &Destination<'_>,
+    row: usize,
+    column: usize,
+    values: Vectors<I>,
+    used: usize,
+) {
+    let ops = isa.f32();
+    // SAFETY: the caller's.
+    let sums = unsafe { output.update(row, column, used) };
+    for (sums, value) in sums.chunks_mut(ops.len()).zip(values) {
+        if sums.len() == ops.len() {
+            ops.store(ops.add(ops.load(sums), value), sums);
+        } else {
+            let value = rten_simd::Simd::to_array(value);
+            for (sum, value) in sums.iter_mut().zip(value) {
+                *sum += value;
+            }
         }
     }
 }

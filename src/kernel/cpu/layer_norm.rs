@@ -41,16 +41,21 @@ impl SimdOp for Add<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         let Self(values, residual, dropout, first) = self;
-        map_vectors(isa, values, |place, value| {
-            let value = match dropout {
-                Some(dropout) => ops.mul(value, dropout.factors(isa, first + place)),
-                None => value,
-            };
-            match residual {
-                Some(residual) => ops.add(value, ops.load_pad(&residual[place..]).0),
-                None => value,
-            }
-        });
+        map_vectors(
+            isa,
+            values,
+            #[inline(always)]
+            |place, value| {
+                let value = match dropout {
+                    Some(dropout) => ops.mul(value, dropout.factors(isa, first + place)),
+                    None => value,
+                };
+                match residual {
+                    Some(residual) => ops.add(value, ops.load_pad(&residual[place..]).0),
+                    None => value,
+                }
+            },
+        );
     }
 }
 
@@ -131,11 +136,19 @@ fn statistics(row: &[f32], epsilon: f32) -> (f32, f32) {
 fn mean_and_scale<I: Isa>(isa: I, row: &[f32], epsilon: f32) -> (f32, f32) {
     let ops = isa.f32();
     let count = row.len() as f32;
-    let mean = fold(isa, row, |sum, value| ops.add(sum, value), |value| value) / count;
+    let sum = fold(
+        isa,
+        row,
+        #[inline(always)]
+        |sum, value| ops.add(sum, value),
+        |value| value,
+    );
+    let mean = sum / count;
     let centre = ops.splat(mean);
     let squares = fold(
         isa,
         row,
+        #[inline(always)]
         |sum, value| {
             let centred = ops.sub(value, centre);
             ops.mul_add(centred, centred, sum)
@@ -188,12 +201,17 @@ impl SimdOp for Forward<'_> {
         for row in self.values.chunks_exact_mut(self.columns) {
             let (mean, scale) = mean_and_scale(isa, row, self.epsilon);
             let (mean, scale) = (ops.splat(mean), ops.splat(scale));
-            map_vectors(isa, row, |place, value| {
-                let (weight, _) = ops.load_pad(&self.weight[place..]);
-                let (bias, _) = ops.load_pad(&self.bias[place..]);
-                let normed = ops.mul(ops.sub(value, mean), scale);
-                ops.mul_add(normed, weight, bias)
-            });
+            map_vectors(
+                isa,
+                row,
+                #[inline(always)]
+                |place, value| {
+                    let (weight, _) = ops.load_pad(&self.weight[place..]);
+                    let (bias, _) = ops.load_pad(&self.bias[place..]);
+                    let normed = ops.mul(ops.sub(value, mean), scale);
+                    ops.mul_add(normed, weight, bias)
+                },
+            );
         }
     }
 }
@@ -220,24 +238,34 @@ impl SimdOp for Backward<'_> {
             let (mean, scale) = mean_and_scale(isa, input, self.epsilon);
             let (mean, scale) = (ops.splat(mean), ops.splat(scale));
             let (mut sum, mut product) = (ops.zero(), ops.zero());
-            map_vectors(isa, gradient, |place, value| {
-                // Behind the last value the gradient and the weight are 0, and with them
-                // what the padded input adds.
-                let weighted = ops.mul(value, ops.load_pad(&self.weight[place..]).0);
-                let input = ops.load_pad(&input[place..]).0;
-                let normed = ops.mul(ops.sub(input, mean), scale);
-                sum = ops.add(sum, weighted);
-                product = ops.mul_add(weighted, normed, product);
-                weighted
-            });
+            map_vectors(
+                isa,
+                gradient,
+                #[inline(always)]
+                |place, value| {
+                    // Behind the last value the gradient and the weight are 0, and with them
+                    // what the padded input adds.
+                    let weighted = ops.mul(value, ops.load_pad(&self.weight[place..]).0);
+                    let input = ops.load_pad(&input[place..]).0;
+                    let normed = ops.mul(ops.sub(input, mean), scale);
+                    sum = ops.add(sum, weighted);
+                    product = ops.mul_add(weighted, normed, product);
+                    weighted
+                },
+            );
             let mean_gradient = ops.splat(ops.sum(sum) / count);
             let mean_product = ops.splat(ops.sum(product) / count);
-            map_vectors(isa, gradient, |place, weighted| {
-                let input = ops.load_pad(&input[place..]).0;
-                let normed = ops.mul(ops.sub(input, mean), scale);
-                let rest = ops.mul_sub_from(normed, mean_product, weighted);
-                ops.mul(ops.sub(rest, mean_gradient), scale)
-            });
+            map_vectors(
+                isa,
+                gradient,
+                #[inline(always)]
+                |place, weighted| {
+                    let input = ops.load_pad(&input[place..]).0;
+                    let normed = ops.mul(ops.sub(input, mean), scale);
+                    let rest = ops.mul_sub_from(normed, mean_product, weighted);
+                    ops.mul(ops.sub(rest, mean_gradient), scale)
+                },
+            );
         }
     }
 }

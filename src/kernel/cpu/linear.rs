@@ -7,7 +7,7 @@ use rten_simd::ops::{BitOps, NumOps};
 
 use super::destination::{Destination, filled};
 use super::matrix::{LARGEST_TILE, MatrixView, PackedMatrix};
-use super::product::{Epilogue, Term, product};
+use super::product::{Epilogue, Term, VECTORS, Vectors, product};
 use super::random::Dropout;
 use super::tensor::Floats;
 use super::vector::activate;
@@ -142,7 +142,8 @@ pub(super) fn view(floats: &Floats) -> MatrixView<'_> {
 pub(super) fn multiply(terms: &[Term<'_>], scale: f32) -> Vec<f32> {
     let shape = terms.first().map_or([0, 0], Term::shape);
     // SAFETY: the product hands each value to the epilogue once, which writes it.
-    let (values, ()) = unsafe { filled(shape, |output| product(terms, &Store::new(output, scale))) };
+    let (values, ()) =
+        unsafe { filled(shape, |output| product(terms, &Store::new(output, scale))) };
     values
 }
 
@@ -168,19 +169,18 @@ impl<'a> Store<'a> {
 
 impl Epilogue for Store<'_> {
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize) {
         let ops = isa.f32();
+        let mut values = values;
         if self.scale != 1.0 {
             let scale = ops.splat(self.scale);
-            for values in values.chunks_exact_mut(ops.len()) {
-                ops.store(ops.mul(ops.load(values), scale), values);
+            for value in &mut values {
+                *value = ops.mul(*value, scale);
             }
         }
+        let (row, column) = (self.row + row, self.column + column);
         // SAFETY: the product hands each place to one thread, once.
-        unsafe {
-            self.output
-                .write(self.row + row, self.column + column, &values[..used]);
-        }
+        unsafe { self.output.write_vectors(isa, row, column, values, used) }
     }
 }
 
@@ -195,26 +195,25 @@ struct Activate<'a> {
 
 impl Epilogue for Activate<'_> {
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize) {
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize) {
         let ops = isa.f32();
-        let lanes = ops.len();
+        let mut values = values;
         if let Some(bias) = &self.bias {
-            let bias = bias[column..].chunks_exact(lanes);
-            for (values, bias) in values.chunks_exact_mut(lanes).zip(bias) {
-                ops.store(ops.add(ops.load(values), ops.load(bias)), values);
+            let bias = ops.load_many::<VECTORS>(&bias[column..]);
+            for (value, bias) in values.iter_mut().zip(bias) {
+                *value = ops.add(*value, bias);
             }
         }
         if let Some(before) = self.before {
             // SAFETY: the product hands each place to one thread, once.
-            unsafe { before.write(row, column, &values[..used]) }
+            unsafe { before.write_vectors(isa, row, column, values, used) }
         }
         if self.activation != Activation::Identity {
-            for values in values.chunks_exact_mut(lanes) {
-                let value = activate(isa, self.activation, ops.load(values));
-                ops.store(value, values);
+            for value in &mut values {
+                *value = activate(isa, self.activation, *value);
             }
         }
         // SAFETY: as above.
-        unsafe { self.output.write(row, column, &values[..used]) }
+        unsafe { self.output.write_vectors(isa, row, column, values, used) }
     }
 }

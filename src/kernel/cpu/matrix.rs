@@ -67,11 +67,7 @@ impl<'a> MatrixView<'a> {
     }
 
     /// A matrix whose rows lie `row_stride` apart.
-    pub(super) fn strided(
-        data: &'a [f32],
-        [rows, columns]: [usize; 2],
-        row_stride: usize,
-    ) -> Self {
+    pub(super) fn strided(data: &'a [f32], [rows, columns]: [usize; 2], row_stride: usize) -> Self {
         assert!(
             rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(),
             "a matrix of {rows} rows of {columns}, {row_stride} apart, in {} values",

@@ -31,8 +31,8 @@ mod threads;
 mod vector;
 
 pub(super) use operations::{
-    add_layer_norm, attention, dropout, embed, is_tracked, linear, map_batches, max_pool,
-    normalize, weighted_sum_pool,
+    add_layer_norm, attention, batches_at_once, dropout, embed, is_tracked, linear, map_batches,
+    max_pool, near_threads, normalize, weighted_sum_pool,
 };
 pub use packed_weight::PackedWeight;
 pub(super) use tensor::{Route, route};

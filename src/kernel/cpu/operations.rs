@@ -40,7 +40,7 @@ pub(in crate::kernel) fn linear<B: Backend>(
     match route {
         Route::Plain => from_plain(layer.forward(&plain(input), false).0),
         #[cfg(feature = "autodiff")]
-        Route::Tracked => backward::linear(input, params, updates, layer, mode),
+        Route::Tracked => backward::linear(input, params, updates, layer),
     }
 }
 
@@ -185,5 +185,18 @@ pub(in crate::kernel) fn map_batches<B: Backend, T: Sync, R: Send>(
     match super::tensor::route_of::<B>() {
         Some(_) => super::threads::map(items, run),
         None => items.iter().map(run).collect(),
+    }
+}
+
+/// As [`crate::kernel::batches_at_once`].
+pub(in crate::kernel) fn batches_at_once<B: Backend>() -> usize {
+    super::tensor::route_of::<B>().map_or(1, |_| super::threads::available())
+}
+
+/// As [`crate::kernel::near_threads`].
+pub(in crate::kernel) fn near_threads<B: Backend, R: Send>(run: impl FnOnce() -> R + Send) -> R {
+    match super::tensor::route_of::<B>() {
+        Some(_) => rayon::scope(|_| run()),
+        None => run(),
     }
 }

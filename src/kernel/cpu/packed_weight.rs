@@ -1,7 +1,7 @@
 use std::sync::{Arc, RwLock};
 
-use super::matrix::PackedMatrix;
 use super::linear::view;
+use super::matrix::PackedMatrix;
 use super::tensor::Floats;
 
 /// A weight's copies in the order in which products read them, made when they are first

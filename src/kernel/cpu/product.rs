@@ -39,13 +39,15 @@ impl<'a> Term<'a> {
     }
 }
 
+/// The values of one row of a tile.
+pub(super) type Vectors<I> = [<I as Isa>::F32; VECTORS];
+
 /// What happens to the values of a product while they are still in the first-level
 /// cache: it stores them.
 pub(super) trait Epilogue: Sync {
-    /// Takes the product's values of one row, from a column on.
-    ///
-    /// `values` are whole vectors, of which the first `used` belong to the product.
-    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: &mut [f32], used: usize);
+    /// Takes the product's values of one row, from a column on: whole vectors, of which
+    /// the first `used` values belong to the product.
+    fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize);
 }
 
 /// Computes the sum of products `Σ left · right`, all of one shape, and hands each value
@@ -80,7 +82,7 @@ pub(super) fn product_on<E: Epilogue>(threads: usize, terms: &[Term<'_>], epilog
             panels,
             depth,
         };
-        part.dispatch();
+        part.run();
     };
     if threads == 1 {
         run(0..rows, 0..panels);
@@ -101,32 +103,12 @@ struct Part<'a, E> {
     depth: usize,
 }
 
-impl<E: Epilogue> SimdOp for Part<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        // Two vectors of columns; rows such that the sums, one row of the right operand
-        // and one broadcast value fill the registers: 32, 16 and 32 of them.
-        match isa.f32().len() {
-            16 => self.run(isa, micro_14::<I>),
-            8 => self.run(isa, micro_6::<I>),
-            _ => self.run(isa, micro_8::<I>),
-        }
-    }
-}
-
 /// A tile's sums, on cache lines.
 #[repr(align(64))]
 struct Sums([f32; LARGEST_TILE.rows * LARGEST_TILE.columns]);
 
 impl<E: Epilogue> Part<'_, E> {
-    #[inline(always)]
-    fn run<I: Isa>(
-        &self,
-        isa: I,
-        micro: impl Fn(I, &[Term<'_>], usize, usize, usize, &mut Sums),
-    ) {
+    fn run(&self) {
         let tile = Tile::native();
         let columns = self.terms[0].right.columns();
         let block = (BLOCK / self.depth.max(1)).next_multiple_of(tile.rows);
@@ -139,15 +121,24 @@ impl<E: Epilogue> Part<'_, E> {
             let strips = (end - start).div_ceil(tile.rows);
             for panel in self.panels.clone() {
                 let column = panel * tile.columns;
-                let width = tile.columns.min(columns - column);
                 for strip in 0..strips {
                     let top = start + (end - start) * strip / strips;
                     let bottom = start + (end - start) * (strip + 1) / strips;
-                    micro(isa, self.terms, panel, top, bottom - top, &mut sums);
-                    for (i, row) in (top..bottom).enumerate() {
-                        let values = &mut sums.0[i * tile.columns..][..tile.columns];
-                        self.epilogue.row(isa, row, column, values, width);
-                    }
+                    let strip = Strip {
+                        terms: self.terms,
+                        panel,
+                        rows: top..bottom,
+                        sums: &mut sums,
+                    };
+                    strip.dispatch();
+                    let finish = Finish {
+                        epilogue: self.epilogue,
+                        rows: top..bottom,
+                        column,
+                        width: tile.columns.min(columns - column),
+                        sums: &mut sums,
+                    };
+                    finish.dispatch();
                 }
             }
             start = end;
@@ -155,32 +146,84 @@ impl<E: Epilogue> Part<'_, E> {
     }
 }
 
-/// A function that computes up to that many rows of a tile, each number of rows compiled
-/// for itself.
-macro_rules! micro {
+/// Computes a strip of a panel's columns.
+///
+/// An operation of its own, so that it is compiled once and not for every epilogue.
+struct Strip<'a> {
+    terms: &'a [Term<'a>],
+    panel: usize,
+    rows: Range<usize>,
+    sums: &'a mut Sums,
+}
+
+impl SimdOp for Strip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Self {
+            terms,
+            panel,
+            rows,
+            sums,
+        } = self;
+        // Two vectors of columns; rows such that the sums, a row of the right operand and
+        // a broadcast value fill the 32, 16 or 32 registers.
+        match isa.f32().len() {
+            16 => strip_of_14(isa, terms, panel, rows, sums),
+            8 => strip_of_6(isa, terms, panel, rows, sums),
+            _ => strip_of_8(isa, terms, panel, rows, sums),
+        }
+    }
+}
+
+/// Hands a strip's sums to the epilogue.
+struct Finish<'a, E> {
+    epilogue: &'a E,
+    rows: Range<usize>,
+    column: usize,
+    width: usize,
+    sums: &'a mut Sums,
+}
+
+impl<E: Epilogue> SimdOp for Finish<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let columns = VECTORS * ops.len();
+        for (row, values) in self.rows.zip(self.sums.0.chunks_exact(columns)) {
+            let values = ops.load_many::<VECTORS>(values);
+            self.epilogue.row(isa, row, self.column, values, self.width);
+        }
+    }
+}
+
+/// A function that computes up to that many rows, each number of rows compiled for itself.
+macro_rules! strip {
     ($name:ident: $($rows:literal)*) => {
         #[inline(always)]
         fn $name<I: Isa>(
             isa: I,
             terms: &[Term<'_>],
             panel: usize,
-            top: usize,
-            rows: usize,
+            rows: Range<usize>,
             sums: &mut Sums,
         ) {
-            match rows {
-                $($rows => strip::<I, $rows>(isa, terms, panel, top, sums),)*
+            match rows.len() {
+                $($rows => strip::<I, $rows>(isa, terms, panel, rows.start, sums),)*
                 _ => unreachable!("a strip is never higher than its tile"),
             }
         }
     };
 }
-micro!(micro_14: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-micro!(micro_8: 1 2 3 4 5 6 7 8);
-micro!(micro_6: 1 2 3 4 5 6);
+strip!(strip_of_14: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+strip!(strip_of_8: 1 2 3 4 5 6 7 8);
+strip!(strip_of_6: 1 2 3 4 5 6);
 
 /// Two vectors of columns in each tile.
-const VECTORS: usize = 2;
+pub(super) const VECTORS: usize = 2;
 
 /// Computes `ROWS` rows of one panel's columns.
 #[inline(always)]
@@ -212,8 +255,10 @@ fn strip<I: Isa, const ROWS: usize>(
             // next such row is within its slice by the second. A pointer is moved past
             // its slice's end only with `wrapping_add`, and then not read.
             unsafe {
-                let columns: [I::F32; VECTORS] =
-                    std::array::from_fn(|j| ops.load_ptr(right.add(j * lanes)));
+                let mut columns = [ops.zero(); VECTORS];
+                for (j, column) in columns.iter_mut().enumerate() {
+                    *column = ops.load_ptr(right.add(j * lanes));
+                }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let value = ops.splat(*left.add(i * row_stride));
                     for (acc, &column) in acc.iter_mut().zip(&columns) {

@@ -109,13 +109,20 @@ mod tests {
         let dropped = values.iter().filter(|&&v| v == 0.0).count();
         let share = dropped as f64 / values.len() as f64;
         assert!((share - 0.25).abs() < 0.01, "{share}");
-        assert!(values.iter().all(|&v| v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6));
+        assert!(
+            values
+                .iter()
+                .all(|&v| v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6)
+        );
     }
 
     #[test]
     fn a_mask_is_a_function_of_seed_and_place() {
         assert_eq!(factors(dropout(1), 0), factors(dropout(1), 0));
-        assert_eq!(factors(dropout(1), 64)[..1000], factors(dropout(1), 0)[64..1064]);
+        assert_eq!(
+            factors(dropout(1), 64)[..1000],
+            factors(dropout(1), 0)[64..1064]
+        );
         // Of two unrelated masks, a share of 2 · ¼ · ¾ differs.
         for other in [factors(dropout(2), 0), factors(dropout(1), 1)] {
             let same = factors(dropout(1), 0);

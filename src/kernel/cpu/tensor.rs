@@ -10,8 +10,7 @@ type Plain = NdArrayTensor;
 
 /// The float tensors of NdArray under autodiff.
 #[cfg(feature = "autodiff")]
-pub(super) type Tracked =
-    <burn::backend::Autodiff<NdArray> as BackendTypes>::FloatTensorPrimitive;
+pub(super) type Tracked = <burn::backend::Autodiff<NdArray> as BackendTypes>::FloatTensorPrimitive;
 
 /// A backend that the CPU kernels serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

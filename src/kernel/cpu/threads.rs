@@ -42,12 +42,29 @@ pub(super) fn map<T: Sync, R: Send>(items: &[T], run: impl Fn(&T) -> R + Sync) -
         .par_iter()
         .with_max_len(1)
         .map(|item| {
-            let before = ALONE.replace(true);
-            let result = run(item);
-            ALONE.set(before);
-            result
+            let _alone = Alone::new();
+            run(item)
         })
         .collect()
+}
+
+/// While it lives, this thread's operations use no other thread.
+struct Alone {
+    before: bool,
+}
+
+impl Alone {
+    fn new() -> Self {
+        Self {
+            before: ALONE.replace(true),
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        ALONE.set(self.before);
+    }
 }
 
 /// Runs `run` over a matrix in `parts` nearly equal parts of whole rows, given the index of

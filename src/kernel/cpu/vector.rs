@@ -21,7 +21,13 @@ pub(super) fn exp_negative<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let r = ops.mul_add(k, ops.splat(-0.693_359_4), x);
     let r = ops.mul_add(k, ops.splat(2.121_944_4e-4), r);
     let mut sum = ops.splat(1.987_569_1e-4);
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+    for coefficient in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        0.166_666_66,
+        0.5,
+    ] {
         sum = ops.mul_add(sum, r, ops.splat(coefficient));
     }
     let sum = ops.mul_add(sum, ops.mul(r, r), ops.add(r, ops.one()));
@@ -241,10 +247,16 @@ mod tests {
         let xs = grid(-6.0, 6.0);
         for (&x, y) in xs.iter().zip(map(Erf, &xs)) {
             let exact = exact_erf(x.into());
-            assert!((f64::from(y) - exact).abs() < 3.5e-7, "{x}: {y} for {exact}");
+            assert!(
+                (f64::from(y) - exact).abs() < 3.5e-7,
+                "{x}: {y} for {exact}"
+            );
         }
         // Near 0 the relative error counts.
-        for (x, y) in [1e-20f32, -3e-7].iter().map(|&x| (x, map(Erf, &[x; 64])[0])) {
+        for (x, y) in [1e-20f32, -3e-7]
+            .iter()
+            .map(|&x| (x, map(Erf, &[x; 64])[0]))
+        {
             let exact = f64::from(x) * 2.0 / std::f64::consts::PI.sqrt();
             assert!(((f64::from(y) - exact) / exact).abs() < 3e-7, "{x}: {y}");
         }
