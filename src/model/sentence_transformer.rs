@@ -188,7 +188,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// or the encoder's positions leave no room.
     pub fn set_max_seq_length(&mut self, max_length: usize) -> Result<()> {
         let most = self.config.encoder.max_tokens();
-        self.tokenizer = self.tokenizer.with_max_length(max_length, most)?;
+        self.tokenizer = self.tokenizer.clone().with_max_length(max_length, most)?;
         Ok(())
     }
 

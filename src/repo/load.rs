@@ -69,6 +69,10 @@ impl<B: Backend> SentenceTransformer<B> {
     /// Sentence Transformers saved keeps its own tokenizer, pooling and prompts; one with
     /// only PEFT's two files takes its base's.
     ///
+    /// On a CPU, f32 weights stay in their file, which is mapped as long as the model lives:
+    /// to change a model that is in use, replace its files (as [`save`](Self::save) does)
+    /// rather than write into them.
+    ///
     /// ```no_run
     /// use burn::backend::NdArray;
     /// use sentence_burn::SentenceTransformer;
@@ -242,4 +246,52 @@ fn load_encoder<B: Backend>(
         );
     }
     Ok((encoder, WeightsReport { unused }))
+}
+
+#[cfg(all(test, not(windows)))]
+mod tests {
+    use super::*;
+    use crate::encoder::Params;
+    use crate::state_dict::ParamVisitor;
+    use burn::backend::NdArray;
+    use burn::module::Param;
+    use burn::tensor::Tensor;
+
+    /// The values of the parameters that are borrowed, and of those that are not.
+    #[derive(Default)]
+    struct Counts {
+        borrowed: usize,
+        owned: usize,
+    }
+
+    impl ParamVisitor<NdArray> for Counts {
+        fn visit<const D: usize>(
+            &mut self,
+            _: String,
+            param: &mut Param<Tensor<NdArray, D>>,
+        ) -> Result<()> {
+            let tensor = param.val().into_primitive().tensor();
+            let count = param.val().shape().num_elements();
+            match tensor.is_borrowed() {
+                true => self.borrowed += count,
+                false => self.owned += count,
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_loaded_model_s_matrices_are_those_of_its_file() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_bert/v6");
+        let model = SentenceTransformer::<NdArray>::load(folder, &Default::default()).unwrap();
+        let mut counts = Counts::default();
+        let mut encoder = model.encoder().clone();
+        encoder.visit_layers(&mut Params(&mut counts)).unwrap();
+        assert!(
+            counts.owned > 0 && counts.borrowed > 10 * counts.owned,
+            "{} borrowed, {} owned",
+            counts.borrowed,
+            counts.owned
+        );
+    }
 }

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -10,7 +11,8 @@ use crate::error::{RepoError, Result};
 use crate::kernel::MappedFile;
 use crate::state_dict::StateDict;
 
-/// Reads a safetensors file.
+/// Reads a safetensors file. Its tensors are parts of the mapped file: what is never used is
+/// never read.
 ///
 /// # Errors
 /// [`RepoError::MissingFile`], [`RepoError::Io`], [`RepoError::Safetensors`] where the file
@@ -24,24 +26,43 @@ pub(super) fn read_safetensors(path: &Path) -> Result<StateDict> {
         .into());
     }
     let file = MappedFile::open(path).map_err(|e| io_error(path, "map", e))?;
-    let tensors = SafeTensors::deserialize(&file).map_err(|e| RepoError::Safetensors {
+    let malformed = |reason: String| RepoError::Safetensors {
         path: path.to_owned(),
-        reason: e.to_string(),
-    })?;
+        reason,
+    };
+    let (header, metadata) =
+        SafeTensors::read_metadata(&file).map_err(|e| malformed(e.to_string()))?;
+    // The header stands behind its own length.
+    let start = size_of::<u64>() + header;
     let mut state = StateDict::new(path.display().to_string());
-    for (key, view) in tensors.iter() {
-        let dtype = burn_dtype(view.dtype()).ok_or_else(|| RepoError::UnsupportedDtype {
+    for (key, info) in metadata.tensors() {
+        let dtype = burn_dtype(info.dtype).ok_or_else(|| RepoError::UnsupportedDtype {
             path: path.to_owned(),
-            key: key.to_owned(),
-            found: format!("{:?}", view.dtype()),
+            key: key.clone(),
+            found: format!("{:?}", info.dtype),
         })?;
-        let shape: Vec<usize> = view.shape().to_vec();
+        let (from, to) = info.data_offsets;
+        let bytes = tensor_bytes(&file, start + from..start + to, dtype)
+            .ok_or_else(|| malformed(format!("tensor `{key}` ends behind the file")))?;
         state.insert(
             key,
-            TensorData::from_bytes_vec(view.data().to_vec(), shape, dtype),
+            TensorData::from_bytes(bytes, info.shape.clone(), dtype),
         );
     }
     Ok(state)
+}
+
+/// The bytes of a tensor: the mapped ones where the tensor lies as its elements must.
+fn tensor_bytes(file: &MappedFile, range: Range<usize>, dtype: DType) -> Option<Bytes> {
+    let mapped = file.share(range)?;
+    let is_aligned = mapped.as_ptr().addr().is_multiple_of(dtype.size());
+    // Windows refuses to replace a file that is mapped: a model could not be saved over the
+    // one it was loaded from.
+    if is_aligned && !cfg!(windows) {
+        Some(mapped)
+    } else {
+        Some(Bytes::from_bytes_vec(mapped.to_vec()))
+    }
 }
 
 /// Writes a safetensors file, with the metadata that Python's readers look for.
@@ -96,6 +117,8 @@ mod tests {
     use super::*;
     use crate::backend_under_test::{TestBackend, device};
     use crate::error::Error;
+    use burn::backend::NdArray;
+    use burn::tensor::{AllocationProperty, Tensor};
     use std::fs;
 
     fn state() -> StateDict {
@@ -134,6 +157,57 @@ mod tests {
                 [1.0 + stored, -2.5]
             );
         }
+    }
+
+    #[test]
+    fn what_does_not_lie_as_its_elements_must_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let mut header = r#"{"w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#.to_owned();
+        let mut properties = Vec::new();
+        for _ in 0..4 {
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend(header.bytes());
+            file.extend([1.5f32, -2.0].map(f32::to_le_bytes).concat());
+            fs::write(&path, file).unwrap();
+            let mut read = read_safetensors(&path).unwrap();
+            properties.push(read.get("w").unwrap().bytes.property());
+            let tensor = read.take::<TestBackend, 2>("w", [1, 2], &device()).unwrap();
+            assert_eq!(tensor.into_data().to_vec::<f32>().unwrap(), [1.5, -2.0]);
+            header.push(' ');
+        }
+        let mapped = properties
+            .iter()
+            .filter(|p| **p == AllocationProperty::File);
+        assert_eq!(mapped.count(), if cfg!(windows) { 0 } else { 1 });
+    }
+
+    #[cfg(not(windows))]
+    #[test]
+    fn matrices_stay_in_the_file_until_they_are_changed() {
+        type Matrix = Tensor<NdArray, 2>;
+        let is_borrowed = |tensor: &Matrix| {
+            let primitive = tensor.clone().into_primitive().tensor();
+            primitive.is_borrowed()
+        };
+        let values = |tensor: &Matrix| tensor.to_data().to_vec::<f32>().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        write_safetensors(&state(), &path).unwrap();
+        let take = || -> Matrix {
+            let mut state = read_safetensors(&path).unwrap();
+            state.take("b", [2, 1], &Default::default()).unwrap()
+        };
+        let (kept, changed) = (take(), take());
+        assert!(is_borrowed(&kept) && is_borrowed(&changed));
+        let changed =
+            changed.slice_assign([0..1, 0..1], Matrix::from_data([[9.0]], &kept.device()));
+        let added = kept.clone().add_scalar(1.0).exp().log();
+        assert!(!is_borrowed(&changed) && !is_borrowed(&added));
+        assert_eq!(values(&changed), [9.0, 2.0]);
+        assert_eq!(values(&take()), [1.0, 2.0]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(values(&kept), [1.0, 2.0]);
     }
 
     #[test]

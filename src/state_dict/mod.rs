@@ -6,7 +6,7 @@ pub use visitor::{CollectTensors, LoadTensors, ParamVisitor, SetTrainable, Train
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{AllocationProperty, Tensor, TensorData, backend::Backend};
 
 use crate::error::{Result, StateDictError};
 
@@ -105,6 +105,11 @@ impl StateDict {
 
     /// Moves the tensor of that key to a device, as the backend's float type.
     ///
+    /// A matrix of a mapped file stays there on a CPU backend: the tensor borrows it, and is
+    /// copied when it is changed. `NdArray`'s own operations copy what is borrowed each time,
+    /// this crate's kernels do not; so vectors, which are small and meet both, are copied
+    /// here.
+    ///
     /// # Errors
     /// [`StateDictError::Missing`] or [`StateDictError::ShapeMismatch`]; the state dict
     /// is then as it was.
@@ -116,7 +121,15 @@ impl StateDict {
     ) -> Result<Tensor<B, D>> {
         self.expect_shape(key, &shape)?;
         let data = self.tensors.remove(key).ok_or_else(|| self.missing(key))?;
-        Ok(Tensor::from_data(data.convert::<B::FloatElem>(), device))
+        let mut data = data.convert::<B::FloatElem>();
+        let is_mapped = data.bytes.property() == AllocationProperty::File;
+        if is_mapped
+            && D < 2
+            && let Ok(values) = data.to_vec::<B::FloatElem>()
+        {
+            data = TensorData::new(values, data.shape);
+        }
+        Ok(Tensor::from_data(data, device))
     }
 
     /// Checks that there are tensors of all these keys.

@@ -11,6 +11,7 @@ mod batch;
 mod plan;
 mod prompt;
 mod tokenizer;
+mod tokenizer_file;
 
 pub use batch::TokenBatch;
 pub use plan::{BatchLimits, plan};

@@ -1,10 +1,16 @@
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
+use super::tokenizer_file::read_tokenizer;
 use crate::error::{Result, TextError};
+
+/// Below this many bytes, texts are tokenized before other threads have woken up.
+const PARALLEL_BYTES: usize = 1 << 12;
 
 /// One tokenized text, special tokens included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +54,7 @@ impl TextTokenizer {
     /// [`TextError::InvalidTokenizer`] if the file is no tokenizer,
     /// [`TextError::MaxLengthTooSmall`] if the special tokens alone exceed `max_length`.
     pub fn from_json(json: &[u8], path: &Path, max_length: usize) -> Result<Self> {
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|e| TextError::InvalidTokenizer {
+        let tokenizer = read_tokenizer(json).map_err(|e| TextError::InvalidTokenizer {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
@@ -60,7 +66,14 @@ impl TextTokenizer {
     /// # Errors
     /// [`TextError::MaxLengthTooSmall`] if the special tokens alone exceed `max_length`.
     pub fn new(mut tokenizer: Tokenizer, max_length: usize) -> Result<Self> {
-        let special = tokenizer
+        tokenizer.with_padding(None);
+        let inner = Arc::new(tokenizer);
+        Self { inner, max_length }.cut_to(max_length)
+    }
+
+    fn cut_to(mut self, max_length: usize) -> Result<Self> {
+        let special = self
+            .inner
             .get_post_processor()
             .map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
         let too_small = || TextError::MaxLengthTooSmall {
@@ -70,8 +83,7 @@ impl TextTokenizer {
         if max_length <= special {
             return Err(too_small().into());
         }
-        tokenizer.with_padding(None);
-        tokenizer
+        Arc::make_mut(&mut self.inner)
             .with_truncation(Some(TruncationParams {
                 max_length,
                 strategy: TruncationStrategy::LongestFirst,
@@ -79,10 +91,7 @@ impl TextTokenizer {
                 direction: TruncationDirection::Right,
             }))
             .map_err(|_| too_small())?;
-        Ok(Self {
-            inner: Arc::new(tokenizer),
-            max_length,
-        })
+        Ok(Self { max_length, ..self })
     }
 
     /// The number of tokens a text is cut to, special tokens included.
@@ -90,12 +99,13 @@ impl TextTokenizer {
         self.max_length
     }
 
-    /// The same tokenizer with another maximum length, at most `most`.
+    /// The same tokenizer with another maximum length, at most `most`. Its tables are copied
+    /// only where another one shares them.
     ///
     /// # Errors
     /// [`TextError::MaxLengthTooSmall`] if the special tokens alone exceed it,
     /// [`TextError::MaxLengthTooLarge`] if it exceeds `most`.
-    pub fn with_max_length(&self, max_length: usize, most: usize) -> Result<Self> {
+    pub fn with_max_length(self, max_length: usize, most: usize) -> Result<Self> {
         if max_length > most {
             return Err(TextError::MaxLengthTooLarge {
                 found: max_length,
@@ -103,15 +113,15 @@ impl TextTokenizer {
             }
             .into());
         }
-        Self::new((*self.inner).clone(), max_length)
+        self.cut_to(max_length)
     }
 
     /// The same tokenizer with texts lowercased before anything else.
     ///
     /// # Errors
     /// [`TextError::Tokenize`] if the tokenizer does not take the step.
-    pub fn with_lowercase(&self) -> Result<Self> {
-        let mut tokenizer = (*self.inner).clone();
+    pub fn with_lowercase(mut self) -> Result<Self> {
+        let tokenizer = Arc::make_mut(&mut self.inner);
         let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
         steps.extend(tokenizer.get_normalizer().cloned());
         tokenizer
@@ -120,49 +130,47 @@ impl TextTokenizer {
                 index: 0,
                 reason: e.to_string(),
             })?;
-        Ok(Self {
-            inner: Arc::new(tokenizer),
-            max_length: self.max_length,
-        })
+        Ok(self)
     }
 
-    /// Tokenizes texts, each with `prompt` in front.
+    /// Tokenizes texts, each with `prompt` in front; many at once on several threads.
     ///
     /// # Errors
-    /// [`TextError::Tokenize`] naming the text that the tokenizer failed on.
+    /// [`TextError::Tokenize`] naming the first text that the tokenizer failed on.
     pub fn encode<T: AsRef<str>>(
         &self,
         texts: &[T],
         prompt: Option<&str>,
     ) -> Result<Vec<Encoding>> {
         let prompt = prompt.unwrap_or_default();
-        let inputs: Vec<String> = texts
-            .iter()
-            .map(|text| format!("{prompt}{}", text.as_ref()))
-            .collect();
-        let encodings = match self.inner.encode_batch_fast(inputs.clone(), true) {
-            Ok(encodings) => encodings,
-            // The library does not say which text it was: find the first.
-            Err(_) => inputs
-                .into_iter()
-                .enumerate()
-                .map(|(index, input)| {
-                    self.inner
-                        .encode_fast(input, true)
-                        .map_err(|e| TextError::Tokenize {
-                            index,
-                            reason: e.to_string(),
-                        })
-                })
-                .collect::<Result<_, _>>()?,
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let bytes: usize = texts.iter().map(|text| prompt.len() + text.len()).sum();
+        let encode = |(index, text): (usize, &&str)| self.encode_text(index, prompt, text);
+        if bytes < PARALLEL_BYTES {
+            return texts.iter().enumerate().map(encode).collect();
+        }
+        // Not `encode_batch`, which asks the environment whether it may use threads and keeps
+        // far more of each text than its ids until all are done.
+        let encodings: Vec<Result<Encoding>> = texts.par_iter().enumerate().map(encode).collect();
+        encodings.into_iter().collect()
+    }
+
+    fn encode_text(&self, index: usize, prompt: &str, text: &str) -> Result<Encoding> {
+        let text = match prompt {
+            "" => Cow::Borrowed(text),
+            _ => Cow::Owned(format!("{prompt}{text}")),
         };
-        Ok(encodings
-            .into_iter()
-            .map(|encoding| Encoding {
-                ids: encoding.get_ids().to_vec(),
-                type_ids: encoding.get_type_ids().to_vec(),
-            })
-            .collect())
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|e| TextError::Tokenize {
+                index,
+                reason: e.to_string(),
+            })?;
+        Ok(Encoding {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+        })
     }
 
     /// The number of leading tokens of each text that come from `prompt`: its own
@@ -190,5 +198,75 @@ impl TextTokenizer {
     /// The number of entries of the vocabulary, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use serde_json::json;
+
+    /// A tokenizer of words of `a` and `b` that fails on any other.
+    fn tokenizer() -> TextTokenizer {
+        let file = json!({
+            "version": "1.0",
+            "added_tokens": [],
+            "pre_tokenizer": { "type": "Whitespace" },
+            "model": {
+                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "",
+                "max_input_chars_per_word": 100, "vocab": { "a": 0, "b": 1 },
+            },
+        });
+        let json = file.to_string();
+        TextTokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json"), 12).unwrap()
+    }
+
+    #[test]
+    fn many_texts_are_tokenized_as_they_are_one_by_one() {
+        let tokenizer = tokenizer();
+        let texts: Vec<String> = (0..PARALLEL_BYTES)
+            .map(|i| format!("{i:b}").replace('0', "a").replace('1', " b"))
+            .collect();
+        for prompt in [None, Some("ab ")] {
+            let together = tokenizer.encode(&texts, prompt).unwrap();
+            let apart = texts.iter().flat_map(|text| {
+                let text = format!("{}{text}", prompt.unwrap_or_default());
+                tokenizer.encode(&[text], None).unwrap()
+            });
+            assert_eq!(together, apart.collect::<Vec<_>>());
+            assert_eq!(together[5].ids.len(), 3 + prompt.map_or(0, |_| 2));
+        }
+    }
+
+    #[test]
+    fn the_first_text_that_fails_is_named() {
+        let tokenizer = tokenizer();
+        for count in [40, PARALLEL_BYTES] {
+            let mut texts = vec!["a"; count];
+            for index in [37, 31, count - 1] {
+                texts[index] = "c";
+            }
+            let error = tokenizer.encode(&texts, None).unwrap_err();
+            assert!(
+                matches!(&error, Error::Text(TextError::Tokenize { index: 31, .. })),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_changed_tokenizer_leaves_the_one_it_was_made_from() {
+        let tokenizer = tokenizer();
+        let text = ["A a a a"];
+        let changed = tokenizer.clone().with_max_length(2, 512).unwrap();
+        let changed = changed.with_lowercase().unwrap();
+        assert_eq!(changed.encode(&text, None).unwrap()[0].ids, [0, 0]);
+        assert_eq!(changed.max_length(), 2);
+        assert!(tokenizer.encode(&text, None).is_err());
+        assert_eq!(tokenizer.encode(&["a a a"], None).unwrap()[0].len(), 3);
+        for (length, most) in [(0, 512), (513, 512)] {
+            assert!(tokenizer.clone().with_max_length(length, most).is_err());
+        }
     }
 }

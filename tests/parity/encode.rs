@@ -311,3 +311,27 @@ fn loading_again_from_what_was_saved_embeds_the_same() {
     }
     assert!(path("tiny_bert/v6").is_dir());
 }
+
+#[test]
+fn a_model_is_saved_over_the_folder_it_was_loaded_from() {
+    let saved = tempfile::tempdir().unwrap();
+    load("tiny_bert/dense").save(saved.path()).unwrap();
+    let model = SentenceTransformer::<TestBackend>::load(saved.path(), &device()).unwrap();
+    let expected = encode(&model, &EncodeOptions::default());
+    let other = load("tiny_bert/v6");
+    let other_expected = encode(&other, &EncodeOptions::default());
+    assert_ne!(expected, other_expected);
+
+    // Over itself, twice: its weights still lie in the file that is replaced.
+    for _ in 0..2 {
+        model.save(saved.path()).unwrap();
+        let again = SentenceTransformer::<TestBackend>::load(saved.path(), &device()).unwrap();
+        assert_eq!(encode(&again, &EncodeOptions::default()), expected);
+        assert_eq!(encode(&model, &EncodeOptions::default()), expected);
+    }
+    // And another model over it.
+    other.save(saved.path()).unwrap();
+    assert_eq!(encode(&model, &EncodeOptions::default()), expected);
+    let again = SentenceTransformer::<TestBackend>::load(saved.path(), &device()).unwrap();
+    assert_eq!(encode(&again, &EncodeOptions::default()), other_expected);
+}
