@@ -28,6 +28,8 @@ mod product;
 mod random;
 mod tensor;
 mod threads;
+#[cfg(all(test, feature = "autodiff"))]
+mod twin_tests;
 mod vector;
 
 pub(super) use operations::{

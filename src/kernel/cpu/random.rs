@@ -37,6 +37,12 @@ impl Dropout {
         })
     }
 
+    /// Dropout with this very seed.
+    #[cfg(test)]
+    pub(super) fn of(probability: f32, seed: [i32; 2]) -> Self {
+        Self { probability, seed }
+    }
+
     /// What each of a vector of values is multiplied with, from the value at `place` on:
     /// 0, or `1 / (1 - p)`.
     #[inline(always)]
