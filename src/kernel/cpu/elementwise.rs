@@ -3,7 +3,7 @@
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::destination::Destination;
+use super::destination::{Destination, filled};
 use super::product::{Epilogue, Vectors};
 use super::random::Dropout;
 use super::threads;
@@ -34,6 +34,47 @@ pub(super) fn drop_out(values: &mut [f32], dropout: Dropout) {
         }
         DropOut(part, first, dropout).dispatch();
     });
+}
+
+/// A copy of values, multiplied with the mask of a dropout.
+pub(super) fn dropped_out(values: &[f32], dropout: Dropout) -> Vec<f32> {
+    struct DroppedOut<'a>(
+        &'a Destination<'a>,
+        &'a [f32],
+        std::ops::Range<usize>,
+        Dropout,
+    );
+
+    impl SimdOp for DroppedOut<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) {
+            let ops = isa.f32();
+            let Self(output, values, range, dropout) = self;
+            for place in range.clone().step_by(ops.len()) {
+                let (value, _) = ops.load_pad(&values[place..range.end]);
+                let value = ops.mul(value, dropout.factors(isa, place));
+                let used = ops.len().min(range.end - place);
+                // SAFETY: the ranges of the threads are disjoint.
+                unsafe { output.write_vectors(isa, 0, place, [value], used) }
+            }
+        }
+    }
+
+    let threads = match values.len() < PARALLEL_VALUES {
+        true => 1,
+        false => threads::available(),
+    };
+    // SAFETY: the ranges together are all places.
+    let (dropped, ()) = unsafe {
+        filled([1, values.len()], |output| {
+            threads::split(values.len(), threads, |range| {
+                DroppedOut(output, values, range, dropout).dispatch();
+            });
+        })
+    };
+    dropped
 }
 
 /// Multiplies the gradient behind an activation with its slope: the gradient before it.

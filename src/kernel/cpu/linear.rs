@@ -125,11 +125,8 @@ impl LowRank {
 
     /// `dropout(x)`; none where nothing is dropped.
     pub(super) fn dropped(&self, input: MatrixView<'_>) -> Option<Vec<f32>> {
-        self.dropout.map(|dropout| {
-            let mut values = input.data.to_vec();
-            elementwise::drop_out(&mut values, dropout);
-            values
-        })
+        self.dropout
+            .map(|dropout| elementwise::dropped_out(input.data, dropout))
     }
 }
 

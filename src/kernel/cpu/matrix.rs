@@ -3,8 +3,13 @@ use std::sync::OnceLock;
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
+use super::threads;
+
 /// The bytes of a cache line, on which every panel begins.
 const CACHE_LINE: usize = 64;
+
+/// Below this many values packing is not worth a second thread.
+const PARALLEL_VALUES: usize = 1 << 16;
 
 /// How the product of this machine's instruction set tiles its output: rows of the left
 /// operand, and vectors of columns of the right one, that fill its registers.
@@ -146,15 +151,13 @@ impl PackedMatrix {
             return;
         }
         let target = &mut self.data[self.start..self.start + size];
-        for (index, panel) in target.chunks_exact_mut(panel_size).enumerate() {
-            let first = index * width;
-            let used = width.min(matrix.columns - first);
-            if matrix.column_stride == 1 {
-                pack_rows(panel, matrix, first, used, width, scale);
-            } else {
-                pack_columns(panel, matrix, first, used, width, scale);
-            }
-        }
+        let threads = match size < PARALLEL_VALUES {
+            true => 1,
+            false => threads::available(),
+        };
+        threads::split_rows(target, panel_size, threads, |first_panel, panels| {
+            pack_panels(panels, first_panel, matrix, width, scale);
+        });
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -178,6 +181,25 @@ impl PackedMatrix {
     /// The bytes it holds.
     pub(super) fn bytes(&self) -> usize {
         self.data.len() * size_of::<f32>()
+    }
+}
+
+/// Packs some of a matrix's panels.
+fn pack_panels(
+    panels: &mut [f32],
+    first_panel: usize,
+    matrix: MatrixView<'_>,
+    width: usize,
+    scale: f32,
+) {
+    for (index, panel) in panels.chunks_exact_mut(width * matrix.rows).enumerate() {
+        let first = (first_panel + index) * width;
+        let used = width.min(matrix.columns - first);
+        if matrix.column_stride == 1 {
+            pack_rows(panel, matrix, first, used, width, scale);
+        } else {
+            pack_columns(panel, matrix, first, used, width, scale);
+        }
     }
 }
 

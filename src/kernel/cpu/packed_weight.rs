@@ -51,6 +51,13 @@ impl PackedWeight {
             return Arc::clone(copy);
         }
         drop(packed);
+        // Packed with no lock held: packing shares out its work, and a thread that waits for
+        // the others may take up a job that wants this very lock.
+        let rows = view(weight);
+        let copy = Arc::new(match order {
+            Order::Straight => PackedMatrix::new(rows, 1.0),
+            Order::Transposed => PackedMatrix::new(rows.transposed(), 1.0),
+        });
         let mut packed = self.0.write().unwrap_or_else(|e| e.into_inner());
         if !packed.is_of(weight) {
             *packed = Packed {
@@ -58,14 +65,8 @@ impl PackedWeight {
                 copies: [None, None],
             };
         }
-        let copy = packed.copies[order as usize].get_or_insert_with(|| {
-            let rows = view(weight);
-            Arc::new(match order {
-                Order::Straight => PackedMatrix::new(rows, 1.0),
-                Order::Transposed => PackedMatrix::new(rows.transposed(), 1.0),
-            })
-        });
-        Arc::clone(copy)
+        // Another thread may have been faster: its copy is as good.
+        Arc::clone(packed.copies[order as usize].get_or_insert(copy))
     }
 }
 
