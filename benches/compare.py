@@ -13,7 +13,8 @@ DATA holds texts-short.txt, texts-mixed.txt and texts-long.txt, a text a line, a
 {"anchor", "positive"} a line. Without --peers it times sentence-burn alone.
 
 Peers and sentence-burn take turns, each once a round, when the machine is idle; the best of all rounds counts. The table goes
-to stdout, in Markdown, with a warning for each run that had no machine for itself. Standard library only.
+to stdout, in Markdown, with a warning for each run that had no machine for itself. For Linux and macOS, on Python 3.9 and its
+standard library alone.
 """
 import argparse, html, json, math, os, platform, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -24,7 +25,8 @@ ENGINES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "sentence-burn": "
 OURS = "sentence-burn"
 JOBS = ("encode", "latency", "load", "train", "start")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-# What is compared: a name, its unit, and whether more or less of it is better.
+# What is compared: a name, its unit, and whether more or less of it is better. The cold start of sentence-burn is the whole
+# life of a process that encodes one text; the peers tell theirs themselves.
 COMPARED = {
     **{f"encode/{mix}": (f"encoding, {mix} texts", "tokens/s", "more") for mix in MIXES},
     "one_text": ("one short text", "ms", "less"),
@@ -60,7 +62,8 @@ class Sitting:
         figures[engine] = better(figures[engine], value) if engine in figures else value
 
     def warn(self, text):
-        self.warnings.append(text)
+        if text not in self.warnings:
+            self.warnings.append(text)
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def run(self, name, command, **environment):
@@ -265,7 +268,7 @@ def ratio(ours, theirs, way):
 
 def table(result):
     figures, cores = result["figures"], result["cores"]
-    lines = [f"{result['model']} on {cores} core{'s' * (cores > 1)} ({result['machine']}), the best of {result['rounds']} rounds. A factor over 1 "
+    lines = [f"{result['model']} on {cores} core{'s' * (cores > 1)} ({result['machine']}), the best of {result['rounds']} × {result['runs']} runs. A factor over 1 "
              "says how many times as fast, or as small, sentence-burn is.", "",
              "| | | PyTorch | ONNX Runtime | sentence-burn | against PyTorch | against ONNX Runtime |", "|---|---|--:|--:|--:|--:|--:|"]
     for key, (name, unit, way) in COMPARED.items():
@@ -286,16 +289,16 @@ def scaling(key, ours, cores):
     if key == "encode/one_thread" and whole:
         return f"{cores} threads are {whole / ours(key):.2f}× as fast"
     if key == "encode/half" and whole:
-        return f"all of them take {2 * ours(key) / whole:.2f}× as long"
+        return f"twice the tokens take {2 * ours(key) / whole:.2f}× as long"
     return ""
 
 
 STYLE = """
   text { font-family: system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif; fill: #1f2328; font-size: 12px }
-  .card { fill: #ffffff; stroke: #d1d9e0 } .grid { stroke: #d1d9e0 } .quiet { fill: #59636e } .title { font-size: 15px; font-weight: 600 }
+  .card { fill: #ffffff; stroke: #d1d9e0 } .under { fill: #ffffff } .grid { stroke: #d1d9e0 } .quiet { fill: #59636e } .title { font-size: 15px; font-weight: 600 }
   .ours { font-weight: 700 } .torch { fill: #a5adb8 } .onnxruntime { fill: #5e96d6 } .sentence-burn { fill: #e0561b }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 } .card { fill: #0d1117; stroke: #3d444d } .grid { stroke: #30363d } .quiet { fill: #9198a1 }
+    text { fill: #e6edf3 } .card { fill: #0d1117; stroke: #3d444d } .under { fill: #0d1117 } .grid { stroke: #30363d } .quiet { fill: #9198a1 }
     .torch { fill: #6b7580 } .onnxruntime { fill: #4a86cf } .sentence-burn { fill: #f0702f }
   }"""
 WIDTH, HEIGHT, TOP, BOTTOM = 860, 380, 98, 310
@@ -349,19 +352,19 @@ def panel(title, groups, x, width):
         parts.append(f'<text x="{centre:.1f}" y="{BOTTOM + 20}" text-anchor="middle">{html.escape(name)}</text>')
         for engine in (engine for engine in ENGINES if engine in of):
             y = at(of[engine])
-            weight = ' class="ours"' if engine == OURS else ""
+            weight, label = ' class="ours"' if engine == OURS else "", short(of[engine])
+            # No grid line runs through a label.
+            parts.append(f'<rect class="under" x="{place + slot / 2 - 4 * len(label):.1f}" y="{y - 16:.1f}" width="{8 * len(label)}" height="14"/>')
             parts.append(f'<rect class="{engine}" x="{place + 2:.1f}" y="{y:.1f}" width="{slot - 4:.1f}" height="{BOTTOM - y:.1f}" rx="2"/>'
-                         f'<text{weight} x="{place + slot / 2:.1f}" y="{y - 5:.1f}" text-anchor="middle">{short(of[engine])}</text>')
+                         f'<text{weight} x="{place + slot / 2:.1f}" y="{y - 5:.1f}" text-anchor="middle">{label}</text>')
             place += slot
         place += slot * (1 if of else 2)
     return parts
 
 
 def short(value):
-    """A number of three digits at most: 934, 8.1k, 21k."""
-    if value < 1000:
-        return f"{value:.3g}"
-    return f"{value / 1000:.2g}k" if value < 9950 else f"{value / 1000:.0f}k"
+    """A number in three digits: 28.4, 934, 8.12k, 10.3k."""
+    return f"{value:.3g}" if value < 999.5 else f"{value / 1000:.3g}k"
 
 
 def arguments():
