@@ -15,3 +15,4 @@ pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 
 pub use crate::kernel::Mode;
+pub(crate) use crate::kernel::near_threads;

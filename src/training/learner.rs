@@ -13,10 +13,9 @@ use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
-use crate::kernel::near_threads;
+
 use crate::loss::{Labels, Loss};
-use crate::model::Mode;
-use crate::model::SentenceTransformer;
+use crate::model::{Mode, SentenceTransformer, near_threads};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
 ///
