@@ -15,4 +15,5 @@ pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 
 pub use crate::kernel::Mode;
+#[cfg(feature = "train")]
 pub(crate) use crate::kernel::near_threads;

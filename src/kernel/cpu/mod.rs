@@ -12,6 +12,11 @@
 //! - [`vector`] has the functions of a vector of values, [`random`] the dropout masks;
 //! - [`threads`] shares out work.
 
+#![cfg_attr(
+    not(feature = "autodiff"),
+    allow(dead_code, reason = "what only backward steps need")
+)]
+
 mod attention;
 #[cfg(feature = "autodiff")]
 mod backward;

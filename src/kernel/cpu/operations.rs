@@ -171,7 +171,10 @@ pub(in crate::kernel) fn is_tracked<B: Backend, const D: usize>(
     tensor: &Tensor<B, D>,
 ) -> bool {
     match route {
-        Route::Plain => false,
+        Route::Plain => {
+            let _ = tensor;
+            false
+        }
         #[cfg(feature = "autodiff")]
         Route::Tracked => super::tensor::tracked(tensor.clone()).is_tracked(),
     }

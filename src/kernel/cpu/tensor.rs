@@ -1,8 +1,9 @@
 use std::any::{Any, TypeId};
 
+#[cfg(feature = "autodiff")]
 use burn::backend::NdArray;
 use burn::backend::ndarray::{NdArrayTensor, SharedArray};
-use burn::tensor::backend::{Backend, BackendTypes};
+use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorMetadata, TensorPrimitive};
 
 /// The float tensors of NdArray, whatever its element types.
@@ -10,7 +11,8 @@ type Plain = NdArrayTensor;
 
 /// The float tensors of NdArray under autodiff.
 #[cfg(feature = "autodiff")]
-pub(super) type Tracked = <burn::backend::Autodiff<NdArray> as BackendTypes>::FloatTensorPrimitive;
+pub(super) type Tracked =
+    <burn::backend::Autodiff<NdArray> as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
 
 /// A backend that the CPU kernels serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

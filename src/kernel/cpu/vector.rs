@@ -1,3 +1,9 @@
+#![allow(
+    clippy::excessive_precision,
+    clippy::approx_constant,
+    reason = "coefficients of fits, to the digits they were fitted to"
+)]
+
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd, SimdUnaryOp};
 use rten_vecmath::{Sigmoid, Tanh};
