@@ -21,8 +21,13 @@ pub mod training;
 #[cfg(test)]
 mod backend_under_test;
 
-pub use adapter::{LoraConfig, ModuleNames, TaskType};
+pub use adapter::{
+    AdaLoraConfig, Ia3Config, LohaConfig, LokrConfig, LoraConfig, ModuleNames, PeftConfig, TaskType,
+};
 pub use error::{Error, Result};
-pub use model::{EncodeOptions, ModelCardData, Precision, SentenceTransformer, SimilarityFunction};
+pub use model::{
+    AdapterChoice, EncodeOptions, ModelCardData, Precision, SentenceTransformer,
+    SimilarityFunction,
+};
 pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
 pub use text::{Prompt, Prompts};

@@ -1,21 +1,64 @@
-//! LoRA as PEFT defines it (<https://arxiv.org/abs/2106.09685>).
+//! Adapters as PEFT defines them: LoRA (<https://arxiv.org/abs/2106.09685>) with its
+//! variants, AdaLoRA, IA³, LoHa and LoKr.
 //!
-//! - [`LoraConfig`] is `adapter_config.json`, field for field.
-//! - [`resolve_targets`] finds the layers a configuration means.
-//! - [`LoraLinear`] is a linear layer that carries any number of named adapters.
+//! - [`PeftConfig`] is `adapter_config.json`, field for field: a [`LoraConfig`], say.
+//! - [`plan_adapter`] finds the layers a configuration means, and what it does to each.
+//! - [`AdaptedLinear`], [`AdaptedEmbedding`] and [`AdaptedLayerNorm`] are layers that carry
+//!   any number of named adapters; a [`Pass`] says which of them tokens go through.
 //! - [`AdapterRegistry`] knows which adapters a model has and which are active.
 //!
 //! This folder knows neither encoders nor files: layers come as names, tensors as a
 //! [`StateDict`](crate::state_dict::StateDict).
 
-mod config;
+mod adalora_config;
+mod embedding;
+mod hadamard;
+mod ia3_config;
+mod init;
 mod key;
-mod lora_linear;
+mod kronecker;
+mod layer;
+mod layer_norm;
+mod linear;
+mod lora_config;
+mod low_rank;
+mod lycoris;
+mod lycoris_config;
+mod module_names;
+mod pass;
+mod peft_config;
+mod plan;
 mod registry;
+mod report;
+mod rescale;
+mod table_update;
 mod target;
+mod trained_tokens;
 
-pub use config::{Bias, InitLoraWeights, LayerIndices, LoraConfig, ModuleNames, TaskType};
+pub use adalora_config::AdaLoraConfig;
+pub use embedding::{AdaptedEmbedding, EmbeddingAdapter, Lookup, MergedEmbedding, sum_lookups};
+pub use hadamard::{HadamardConfig, HadamardUpdate};
+pub use ia3_config::Ia3Config;
+pub use init::{InitLoraWeights, InitScheme};
 pub use key::{normalize_key, saved_key};
-pub use lora_linear::{LoraAdapter, LoraAdapterConfig, LoraLinear, LoraLinearConfig};
+pub use kronecker::{KroneckerConfig, KroneckerFactor, KroneckerUpdate};
+pub use layer::{AdaptedLayer, LayerAdapter, MergedLayer};
+pub use layer_norm::{AdaptedLayerNorm, LayerNormAdapter, MergedLayerNorm};
+pub use linear::{AdaptedLinear, AdaptedLinearConfig, LinearAdapter, LinearUpdate, MergedLinear};
+pub use lora_config::{Bias, LoraConfig, TaskType};
+pub use low_rank::{LowRankConfig, LowRankUpdate, ReplacedPart};
+pub use lycoris::LycorisDropout;
+pub use lycoris_config::{LohaConfig, LokrConfig, LokrInit, LokrScheme};
+pub use module_names::{LayerIndices, ModuleNames, TokenIndices};
+pub use pass::{AdapterRoute, Pass};
+pub use peft_config::PeftConfig;
+pub use plan::{
+    AdapterPlan, EncoderSites, LayerKind, LayerPlan, LayerSite, Replaced, UpdateConfig,
+    plan_adapter,
+};
 pub use registry::{AdapterEntry, AdapterRegistry, DEFAULT_ADAPTER};
-pub use target::{Target, resolve_targets};
+pub use report::AdapterLoadReport;
+pub use rescale::{Rescale, RescaleConfig};
+pub use table_update::{TableUpdate, TableUpdateConfig};
+pub use trained_tokens::TrainedTokens;
+use target::Targeting;

@@ -1,4 +1,4 @@
-use super::LoraConfig;
+use super::{AdapterLoadReport, PeftConfig};
 use crate::error::{AdapterError, Result};
 
 /// The name of an adapter that is added or loaded without one.
@@ -10,9 +10,11 @@ pub struct AdapterEntry {
     /// Its name.
     pub name: String,
     /// Its configuration, with the target modules it was resolved to.
-    pub config: LoraConfig,
+    pub config: PeftConfig,
     /// Whether it trains while it is active.
     pub trainable: bool,
+    /// What became of the tensors that it was loaded from; `None` where it is fresh.
+    pub report: Option<AdapterLoadReport>,
 }
 
 /// Which adapters a model has, which are active, and whether they are enabled.
@@ -20,6 +22,7 @@ pub struct AdapterEntry {
 pub struct AdapterRegistry {
     entries: Vec<AdapterEntry>,
     active: Vec<String>,
+    merged: Vec<String>,
     enabled: bool,
 }
 
@@ -28,6 +31,7 @@ impl Default for AdapterRegistry {
         Self {
             entries: Vec::new(),
             active: Vec::new(),
+            merged: Vec::new(),
             enabled: true,
         }
     }
@@ -57,15 +61,42 @@ impl AdapterRegistry {
         self.enabled
     }
 
-    /// Whether this adapter takes part in the forward pass.
-    pub fn is_applied(&self, name: &str) -> bool {
-        self.enabled && self.active.iter().any(|active| active == name)
+    /// The adapters that take part in the forward pass, in order.
+    pub fn applied(&self) -> &[String] {
+        match self.enabled {
+            true => &self.active,
+            false => &[],
+        }
     }
 
-    /// Whether this adapter trains: it is trainable and takes part in the forward pass.
+    /// Whether this adapter trains: it is trainable, takes part in the forward pass and is
+    /// not merged.
     pub fn is_trained(&self, name: &str) -> bool {
         let trainable = |entry: &AdapterEntry| entry.name == name && entry.trainable;
-        self.is_applied(name) && self.entries.iter().any(trainable)
+        let is_applied = self.applied().iter().any(|applied| applied == name);
+        is_applied && self.merged.is_empty() && self.entries.iter().any(trainable)
+    }
+
+    /// The adapters that are merged into the weights.
+    pub fn merged(&self) -> &[String] {
+        &self.merged
+    }
+
+    /// Remembers which adapters are merged into the weights.
+    pub fn set_merged(&mut self, merged: Vec<String>) {
+        self.merged = merged;
+    }
+
+    /// Fails where adapters are merged into the weights.
+    ///
+    /// # Errors
+    /// [`AdapterError::Merged`] for `method`.
+    pub fn require_unmerged(&self, method: &'static str) -> Result<()> {
+        if self.merged.is_empty() {
+            return Ok(());
+        }
+        let merged = self.merged.clone();
+        Err(AdapterError::Merged { method, merged }.into())
     }
 
     /// Whether there is no adapter.
@@ -131,14 +162,23 @@ impl AdapterRegistry {
     ///
     /// # Errors
     /// [`AdapterError::NameTaken`].
-    pub fn add(&mut self, name: &str, config: LoraConfig, trainable: bool) -> Result<()> {
-        self.require_free(name)?;
-        self.entries.push(AdapterEntry {
-            name: name.to_owned(),
-            config,
-            trainable,
-        });
-        self.active = vec![name.to_owned()];
+    pub fn add(&mut self, entry: AdapterEntry) -> Result<()> {
+        self.require_free(&entry.name)?;
+        self.active = vec![entry.name.clone()];
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Puts an adapter in the place of the one of the same name, which stays active or not.
+    ///
+    /// # Errors
+    /// [`AdapterError::NoAdapter`] or [`AdapterError::UnknownName`].
+    pub fn replace(&mut self, entry: AdapterEntry) -> Result<()> {
+        self.get(&entry.name)?;
+        let old = self.entries.iter_mut().find(|old| old.name == entry.name);
+        if let Some(old) = old {
+            *old = entry;
+        }
         Ok(())
     }
 
@@ -151,8 +191,12 @@ impl AdapterRegistry {
         for name in names {
             self.get(name.as_ref())?;
         }
-        self.active = names.iter().map(|name| name.as_ref().to_owned()).collect();
-        self.active.dedup();
+        self.active.clear();
+        for name in names.iter().map(AsRef::as_ref) {
+            if !self.active.iter().any(|active| active == name) {
+                self.active.push(name.to_owned());
+            }
+        }
         Ok(())
     }
 
@@ -193,14 +237,51 @@ impl AdapterRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::LoraConfig;
     use crate::error::Error;
+
+    fn entry(name: &str, trainable: bool) -> AdapterEntry {
+        AdapterEntry {
+            name: name.to_owned(),
+            config: LoraConfig::default().into(),
+            trainable,
+            report: None,
+        }
+    }
 
     fn registry(names: &[&str]) -> AdapterRegistry {
         let mut registry = AdapterRegistry::default();
         for name in names {
-            registry.add(name, LoraConfig::default(), true).unwrap();
+            registry.add(entry(name, true)).unwrap();
         }
         registry
+    }
+
+    #[test]
+    fn a_name_counts_once_in_the_order_it_is_first_given() {
+        let mut r = registry(&["a", "b"]);
+        r.set_active(&["b", "a", "b"]).unwrap();
+        assert_eq!(r.active(), ["b", "a"]);
+    }
+
+    #[test]
+    fn merged_adapters_do_not_train_and_are_named() {
+        let mut r = registry(&["a"]);
+        r.set_merged(vec!["a".to_owned()]);
+        assert!(!r.is_trained("a"));
+        let error = r.require_unmerged("encode").unwrap_err();
+        assert!(
+            matches!(&error, Error::Adapter(AdapterError::Merged { merged, .. }) if merged == &["a"])
+        );
+    }
+
+    #[test]
+    fn a_replaced_adapter_stays_active() {
+        let mut r = registry(&["a", "b"]);
+        r.set_active(&["a"]).unwrap();
+        r.replace(entry("a", false)).unwrap();
+        assert!(r.active() == ["a"] && !r.is_trained("a"));
+        assert!(r.replace(entry("c", true)).is_err());
     }
 
     #[test]
@@ -211,7 +292,7 @@ mod tests {
     #[test]
     fn only_active_trainable_adapters_train() {
         let mut r = registry(&["a"]);
-        r.add("frozen", LoraConfig::default(), false).unwrap();
+        r.add(entry("frozen", false)).unwrap();
         assert!(!r.is_trained("frozen") && !r.is_trained("a"));
         r.set_active(&["a", "frozen"]).unwrap();
         assert!(!r.is_trained("frozen") && r.is_trained("a"));
@@ -230,7 +311,7 @@ mod tests {
         let mut r = registry(&["a", "b"]);
         let before = r.clone();
         assert!(matches!(
-            r.add("a", LoraConfig::default(), true),
+            r.add(entry("a", true)),
             Err(Error::Adapter(AdapterError::NameTaken { .. }))
         ));
         assert!(matches!(

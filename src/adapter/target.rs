@@ -1,39 +1,60 @@
 use fancy_regex::Regex;
+use indexmap::IndexMap;
 
-use super::{LayerIndices, LoraConfig, ModuleNames};
+use super::{LayerIndices, ModuleNames};
 use crate::error::{AdapterError, Result};
+
+/// The fields of a configuration that say which layers are adapted, and how strongly.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Targeting<'a> {
+    pub(super) target_modules: Option<&'a ModuleNames>,
+    pub(super) exclude_modules: Option<&'a ModuleNames>,
+    pub(super) layers_to_transform: Option<&'a LayerIndices>,
+    pub(super) layers_pattern: Option<&'a ModuleNames>,
+    pub(super) modules_to_save: &'a [String],
+    pub(super) r: usize,
+    pub(super) rank_pattern: Option<&'a IndexMap<String, usize>>,
+    pub(super) alpha: f64,
+    pub(super) alpha_pattern: Option<&'a IndexMap<String, f64>>,
+}
 
 /// A layer that an adapter adapts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Target {
+pub(super) struct Target {
     /// The layer's path in the encoder.
-    pub path: String,
+    pub(super) path: String,
     /// The rank there.
-    pub r: usize,
-    /// The scale there.
-    pub scaling: f64,
+    pub(super) r: usize,
+    /// The numerator of the scale there.
+    pub(super) alpha: f64,
+}
+
+/// The layers that a configuration adapts, and the names they were found by: those that were
+/// given, the default ones, or the paths that `all-linear` stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Targets {
+    pub(super) layers: Vec<Target>,
+    pub(super) names: ModuleNames,
 }
 
 /// Finds the layers that a configuration adapts, by PEFT's rules
-/// (`check_target_module_exists`), and writes what was resolved back into it:
-/// the default target modules, or the paths that `all-linear` stands for.
+/// (`check_target_module_exists`).
 ///
-/// `layers` are the paths of the encoder's linear layers, `others` those of the layers that
-/// cannot be adapted, and `defaults` the name endings adapted where the configuration names
-/// none, if the architecture has such.
+/// `layers` are the paths of the encoder's linear layers, `others` those of its other layers,
+/// and `defaults` the name endings adapted where the configuration names none, if the
+/// architecture has such.
 ///
 /// # Errors
-/// [`AdapterError::NoDefaultTargets`], [`AdapterError::InvalidPattern`],
-/// [`AdapterError::NoMatchingTarget`], or [`AdapterError::Unsupported`] where one of `others`
-/// is meant too; the configuration is then as it was.
-pub fn resolve_targets(
-    config: &mut LoraConfig,
+/// [`AdapterError::NoDefaultTargets`], [`AdapterError::InvalidPattern`] or
+/// [`AdapterError::NoMatchingTarget`].
+pub(super) fn resolve_targets(
+    targeting: &Targeting<'_>,
     layers: &[String],
     others: &[String],
     defaults: Option<&[&str]>,
     model_type: &str,
-) -> Result<Vec<Target>> {
-    let target_modules = match &config.target_modules {
+) -> Result<Targets> {
+    let names = match targeting.target_modules {
         Some(ModuleNames::Pattern(all)) if all.eq_ignore_ascii_case("all-linear") => {
             ModuleNames::List(layers.to_vec())
         }
@@ -46,59 +67,70 @@ pub fn resolve_targets(
             }
         },
     };
-    let included = NameMatcher::new("target_modules", &target_modules)?;
-    let excluded = match &config.exclude_modules {
+    let included = NameMatcher::new("target_modules", &names)?;
+    let excluded = match targeting.exclude_modules {
         Some(names) => Some(NameMatcher::new("exclude_modules", names)?),
         None => None,
     };
-    let indices = match &config.layers_to_transform {
-        Some(wanted) => Some(IndexMatcher::new(wanted, config.layers_pattern.as_ref())?),
+    let indices = match targeting.layers_to_transform {
+        Some(wanted) => Some(IndexMatcher::new(wanted, targeting.layers_pattern)?),
         None => None,
     };
-    let ranks = suffix_patterns("rank_pattern", config.rank_pattern.iter())?;
-    let alphas = suffix_patterns("alpha_pattern", config.alpha_pattern.iter())?;
+    let saved = targeting.modules_to_save;
+    let saved = saved
+        .iter()
+        .map(|name| compile("modules_to_save", name, &format!(r"^(?:.*\.)?(?:{name})(?:$|\.)")))
+        .collect::<Result<Vec<_>>>()?;
+    let ranks = suffix_patterns("rank_pattern", targeting.rank_pattern)?;
+    let alphas = suffix_patterns("alpha_pattern", targeting.alpha_pattern)?;
     let is_target = |path: &&String| {
         // A whole path is meant as it stands, whatever its index.
         let by_index = || indices.as_ref().is_none_or(|indices| indices.matches(path));
         let is_included = included.equals(path) || included.matches(path) && by_index();
-        is_included && !excluded.as_ref().is_some_and(|names| names.matches(path))
+        is_included
+            && !excluded.as_ref().is_some_and(|names| names.matches(path))
+            && !saved.iter().any(|saved| is_match(saved, path))
     };
-    if let Some(other) = others.iter().find(is_target) {
-        // Left out in silence, the adapter would embed other than it was trained to.
-        return Err(AdapterError::Unsupported {
-            field: "target_modules".to_owned(),
-            found: format!("meant for `{other}` too, which is no linear layer"),
-        }
-        .into());
-    }
-    let targets: Vec<Target> = layers
+    let found: Vec<Target> = layers
         .iter()
+        .chain(others)
         .filter(is_target)
-        .map(|path| {
-            let r = first_match(&ranks, path).unwrap_or(config.r);
-            let alpha = first_match(&alphas, path).unwrap_or(config.lora_alpha);
-            Target {
-                path: path.clone(),
-                r,
-                scaling: config.scaling(r, alpha),
-            }
+        .map(|path| Target {
+            path: path.clone(),
+            r: first_match(&ranks, path).unwrap_or(targeting.r),
+            alpha: first_match(&alphas, path).unwrap_or(targeting.alpha),
         })
         .collect();
-    if targets.is_empty() {
+    if found.is_empty() {
         let mut available: Vec<String> = layers
             .iter()
             .map(|path| path.rsplit('.').next().unwrap_or(path).to_owned())
             .collect();
         available.sort();
         available.dedup();
-        let targets = match target_modules {
+        let targets = match names {
             ModuleNames::List(names) => format!("{names:?}"),
             ModuleNames::Pattern(pattern) => format!("`{pattern}`"),
         };
         return Err(AdapterError::NoMatchingTarget { targets, available }.into());
     }
-    config.target_modules = Some(target_modules);
-    Ok(targets)
+    Ok(Targets {
+        layers: found,
+        names,
+    })
+}
+
+/// Whether a module's name ends with one of these, as PEFT looks for modules to save and for
+/// feed-forward modules: anywhere in a name's part, or a pattern for the whole name.
+pub(super) fn names_module(
+    field: &'static str,
+    names: &ModuleNames,
+    path: &str,
+) -> Result<bool> {
+    Ok(match names {
+        ModuleNames::List(endings) => endings.iter().any(|ending| path.ends_with(ending)),
+        ModuleNames::Pattern(_) => NameMatcher::new(field, names)?.matches(path),
+    })
 }
 
 /// A pattern as Python's `re` takes it, as far as the syntaxes agree.
@@ -180,11 +212,13 @@ impl<'a> IndexMatcher<'a> {
     }
 }
 
-fn suffix_patterns<'a, V: Copy + 'a>(
+fn suffix_patterns<V: Copy>(
     field: &'static str,
-    patterns: impl Iterator<Item = (&'a String, &'a V)>,
+    patterns: Option<&IndexMap<String, V>>,
 ) -> Result<Vec<(Regex, V)>> {
     patterns
+        .into_iter()
+        .flatten()
         .map(|(key, &value)| {
             Ok((
                 compile(field, key, &format!(r"^(?:.*\.)?(?:{key})$"))?,
@@ -202,6 +236,7 @@ fn first_match<V: Copy>(patterns: &[(Regex, V)], path: &str) -> Option<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::LoraConfig;
     use crate::error::Error;
 
     fn bert_layers() -> Vec<String> {
@@ -226,16 +261,10 @@ mod tests {
         vec!["embeddings.word_embeddings".to_owned()]
     }
 
-    fn resolve(mut config: LoraConfig) -> Result<(Vec<Target>, LoraConfig)> {
+    fn resolve(config: LoraConfig) -> Result<Targets> {
         let defaults: &[&str] = &["query", "value"];
-        let targets = resolve_targets(
-            &mut config,
-            &bert_layers(),
-            &others(),
-            Some(defaults),
-            "bert",
-        )?;
-        Ok((targets, config))
+        let layers = bert_layers();
+        resolve_targets(&config.targeting(), &layers, &others(), Some(defaults), "bert")
     }
 
     fn with_targets(target_modules: ModuleNames) -> LoraConfig {
@@ -246,17 +275,14 @@ mod tests {
     }
 
     fn count(config: LoraConfig) -> usize {
-        resolve(config).map_or(0, |(targets, _)| targets.len())
+        resolve(config).map_or(0, |targets| targets.layers.len())
     }
 
     #[test]
     fn defaults_are_the_architecture_s_and_are_written_back() {
-        let (targets, config) = resolve(LoraConfig::default()).unwrap();
-        assert_eq!(targets.len(), 6);
-        assert_eq!(
-            config.target_modules,
-            Some(ModuleNames::list(["query", "value"]))
-        );
+        let targets = resolve(LoraConfig::default()).unwrap();
+        assert_eq!(targets.layers.len(), 6);
+        assert_eq!(targets.names, ModuleNames::list(["query", "value"]));
     }
 
     #[test]
@@ -279,12 +305,9 @@ mod tests {
 
     #[test]
     fn all_linear_means_every_layer_and_is_written_back_as_paths() {
-        let (targets, config) = resolve(with_targets(ModuleNames::all_linear())).unwrap();
-        assert_eq!(targets.len(), 19);
-        assert_eq!(
-            config.target_modules,
-            Some(ModuleNames::List(bert_layers()))
-        );
+        let targets = resolve(with_targets(ModuleNames::all_linear())).unwrap();
+        assert_eq!(targets.layers.len(), 19);
+        assert_eq!(targets.names, ModuleNames::List(bert_layers()));
     }
 
     #[test]
@@ -332,26 +355,33 @@ mod tests {
             alpha_pattern: [("value".to_owned(), 16.0)].into(),
             ..LoraConfig::default()
         };
-        let (targets, _) = resolve(config).unwrap();
-        let found: Vec<_> = targets.iter().map(|t| (t.r, t.scaling)).collect();
-        assert_eq!(
-            found,
-            [(4, 2.0), (4, 4.0), (2, 4.0), (4, 4.0), (4, 2.0), (4, 4.0)]
-        );
+        let targets = resolve(config).unwrap().layers;
+        let found: Vec<_> = targets.iter().map(|t| (t.r, t.alpha)).collect();
+        let (query, value) = ((4, 8.0), (4, 16.0));
+        assert_eq!(found, [query, value, (2, 8.0), value, query, value]);
     }
 
     #[test]
-    fn a_layer_that_cannot_be_adapted_is_refused_and_not_left_out() {
+    fn other_layers_are_found_by_name_but_are_not_linear() {
         let targets = ModuleNames::list(["query", "word_embeddings"]);
-        let error = resolve(with_targets(targets.clone())).unwrap_err();
-        assert!(
-            matches!(&error, Error::Adapter(AdapterError::Unsupported { field, .. }) if field == "target_modules")
-        );
+        assert_eq!(count(with_targets(targets.clone())), 4);
         let config = LoraConfig {
             exclude_modules: Some(ModuleNames::list(["word_embeddings"])),
             ..with_targets(targets)
         };
         assert_eq!(count(config), 3);
+    }
+
+    #[test]
+    fn modules_to_save_are_not_adapted_with_all_that_lies_in_them() {
+        let config = |saved: &[&str]| LoraConfig {
+            modules_to_save: Some(saved.iter().map(|&s| s.to_owned()).collect()),
+            ..with_targets(ModuleNames::list(["dense"]))
+        };
+        assert_eq!(count(config(&["pooler"])), 9);
+        assert_eq!(count(config(&["encoder.layer.1"])), 7);
+        // A whole part of a name, here; PEFT's wrapping itself is less strict.
+        assert_eq!(count(config(&["ooler"])), 10);
     }
 
     #[test]
@@ -369,8 +399,9 @@ mod tests {
                 ..
             })
         ));
-        let error = resolve_targets(&mut LoraConfig::default(), &bert_layers(), &[], None, "x")
-            .unwrap_err();
+        let config = LoraConfig::default();
+        let error =
+            resolve_targets(&config.targeting(), &bert_layers(), &[], None, "x").unwrap_err();
         assert!(matches!(
             error,
             Error::Adapter(AdapterError::NoDefaultTargets { .. })

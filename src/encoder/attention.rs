@@ -1,10 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::{LayerNorm, LayerVisitor};
-use crate::adapter::{LoraLinear, LoraLinearConfig};
+use super::LayerVisitor;
+use crate::adapter::{AdaptedLayerNorm, AdaptedLinear, AdaptedLinearConfig, Pass};
 use crate::error::Result;
-use crate::kernel::{AttentionOptions, Mode, Packing, attention};
+use crate::kernel::{AttentionOptions, Packing, attention};
 
 /// The size of a self-attention block.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ pub struct SelfAttentionNames {
 impl SelfAttentionConfig {
     /// A block with fresh weights.
     pub fn init<B: Backend>(&self, device: &B::Device) -> SelfAttention<B> {
-        let linear = LoraLinearConfig {
+        let linear = AdaptedLinearConfig {
             d_input: self.hidden_size,
             d_output: self.hidden_size,
             bias: true,
@@ -52,7 +52,7 @@ impl SelfAttentionConfig {
             key: linear.init(device),
             value: linear.init(device),
             output: linear.init(device),
-            norm: LayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
+            norm: AdaptedLayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
             heads: self.heads,
             scale: ((self.hidden_size / self.heads) as f64).sqrt().recip(),
             attention_dropout: self.attention_dropout,
@@ -64,11 +64,11 @@ impl SelfAttentionConfig {
 /// Self-attention with its output projection, residual connection and norm.
 #[derive(Module, Debug)]
 pub struct SelfAttention<B: Backend> {
-    query: LoraLinear<B>,
-    key: LoraLinear<B>,
-    value: LoraLinear<B>,
-    output: LoraLinear<B>,
-    norm: LayerNorm<B>,
+    query: AdaptedLinear<B>,
+    key: AdaptedLinear<B>,
+    value: AdaptedLinear<B>,
+    output: AdaptedLinear<B>,
+    norm: AdaptedLayerNorm<B>,
     #[module(skip)]
     heads: usize,
     #[module(skip)]
@@ -85,11 +85,11 @@ impl<B: Backend> SelfAttention<B> {
     /// # Shapes
     /// - hidden: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, hidden: Tensor<B, 2>, packing: &Packing<B>, mode: Mode) -> Tensor<B, 2> {
+    pub fn forward(&self, hidden: Tensor<B, 2>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
         let context = attention(
-            self.query.forward(hidden.clone(), mode),
-            self.key.forward(hidden.clone(), mode),
-            self.value.forward(hidden.clone(), mode),
+            self.query.forward(hidden.clone(), pass),
+            self.key.forward(hidden.clone(), pass),
+            self.value.forward(hidden.clone(), pass),
             None,
             packing,
             &AttentionOptions {
@@ -99,12 +99,12 @@ impl<B: Backend> SelfAttention<B> {
                 window: None,
                 causal: false,
                 dropout: self.attention_dropout,
-                mode,
+                mode: pass.mode,
             },
         );
-        let output = self.output.forward(context, mode);
+        let output = self.output.forward(context, pass);
         self.norm
-            .forward_residual(output, hidden, self.hidden_dropout, mode)
+            .forward_residual(output, hidden, self.hidden_dropout, pass)
     }
 
     /// Sets the dropout on the probabilities and on the output.

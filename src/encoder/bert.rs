@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Embedding, FeedForward, FeedForwardConfig, FeedForwardNames, LayerNorm, LayerVisitor,
-    SelfAttention, SelfAttentionConfig, SelfAttentionNames, load_layers,
+    FeedForward, FeedForwardConfig, FeedForwardNames, LayerVisitor, SelfAttention, SelfAttentionConfig, SelfAttentionNames, load_layers,
 };
-use crate::adapter::{LoraLinear, LoraLinearConfig};
+use crate::adapter::{
+    AdaptedEmbedding, AdaptedLayerNorm, AdaptedLinear, AdaptedLinearConfig, Pass, sum_lookups,
+};
 use crate::error::{EncoderError, Result};
-use crate::kernel::{Activation, Mode, Packing, dropout, embed};
+use crate::kernel::{Activation, Packing, dropout};
 use crate::state_dict::StateDict;
 use crate::text::TokenBatch;
 
@@ -158,12 +159,12 @@ impl BertConfig {
             initializer_range: self.initializer_range,
         };
         let table =
-            |entries| Embedding::init(entries, self.hidden_size, self.initializer_range, device);
+            |entries| AdaptedEmbedding::init(entries, self.hidden_size, self.initializer_range, device);
         Bert {
             word_embeddings: table(self.vocab_size),
             position_embeddings: table(self.max_position_embeddings),
             token_type_embeddings: table(self.type_vocab_size),
-            embeddings_norm: LayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
+            embeddings_norm: AdaptedLayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
             layers: (0..self.num_hidden_layers)
                 .map(|_| BertLayer {
                     attention: attention.init(device),
@@ -171,7 +172,7 @@ impl BertConfig {
                 })
                 .collect(),
             pooler: Some(
-                LoraLinearConfig {
+                AdaptedLinearConfig {
                     d_input: self.hidden_size,
                     d_output: self.hidden_size,
                     bias: true,
@@ -238,14 +239,14 @@ const POOLER: &str = "pooler.dense";
 /// BERT's encoder.
 #[derive(Module, Debug)]
 pub struct Bert<B: Backend> {
-    word_embeddings: Embedding<B>,
-    position_embeddings: Embedding<B>,
-    token_type_embeddings: Embedding<B>,
-    embeddings_norm: LayerNorm<B>,
+    word_embeddings: AdaptedEmbedding<B>,
+    position_embeddings: AdaptedEmbedding<B>,
+    token_type_embeddings: AdaptedEmbedding<B>,
+    embeddings_norm: AdaptedLayerNorm<B>,
     layers: Vec<BertLayer<B>>,
     /// Takes no part in token embeddings; kept because adapters may target it and
     /// because what was loaded is saved again.
-    pooler: Option<LoraLinear<B>>,
+    pooler: Option<AdaptedLinear<B>>,
     #[module(skip)]
     hidden_dropout: f64,
 }
@@ -263,18 +264,18 @@ impl<B: Backend> Bert<B> {
     /// # Shapes
     /// - batch: `[tokens]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, mode: Mode) -> Tensor<B, 2> {
+    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
         let positions = positions(packing);
-        let embeddings = embed(vec![
-            self.word_embeddings.lookup(batch.ids()),
-            self.token_type_embeddings.lookup(batch.type_ids()),
-            self.position_embeddings.lookup(positions),
+        let embeddings = sum_lookups(vec![
+            self.word_embeddings.lookup(batch.ids(), pass),
+            self.token_type_embeddings.lookup(batch.type_ids(), pass),
+            self.position_embeddings.lookup(positions, pass),
         ]);
-        let hidden = self.embeddings_norm.forward(embeddings);
-        let hidden = dropout(hidden, self.hidden_dropout, mode);
+        let hidden = self.embeddings_norm.forward(embeddings, pass);
+        let hidden = dropout(hidden, self.hidden_dropout, pass.mode);
         self.layers.iter().fold(hidden, |hidden, layer| {
-            let attended = layer.attention.forward(hidden, packing, mode);
-            layer.feed_forward.forward(attended, mode)
+            let attended = layer.attention.forward(hidden, packing, pass);
+            layer.feed_forward.forward(attended, pass)
         })
     }
 

@@ -1,10 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::{LayerNorm, LayerVisitor};
-use crate::adapter::{LoraLinear, LoraLinearConfig};
+use super::LayerVisitor;
+use crate::adapter::{AdaptedLayerNorm, AdaptedLinear, AdaptedLinearConfig, Pass};
 use crate::error::Result;
-use crate::kernel::{Activation, Mode};
+use crate::kernel::Activation;
 
 /// The size of a feed-forward block.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ impl FeedForwardConfig {
     /// A block with fresh weights.
     pub fn init<B: Backend>(&self, device: &B::Device) -> FeedForward<B> {
         let linear = |d_input, d_output| {
-            let config = LoraLinearConfig {
+            let config = AdaptedLinearConfig {
                 d_input,
                 d_output,
                 bias: true,
@@ -49,7 +49,7 @@ impl FeedForwardConfig {
         FeedForward {
             intermediate: linear(self.hidden_size, self.intermediate_size),
             output: linear(self.intermediate_size, self.hidden_size),
-            norm: LayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
+            norm: AdaptedLayerNorm::init(self.hidden_size, self.layer_norm_eps, device),
             activation: self.activation,
             hidden_dropout: self.hidden_dropout,
         }
@@ -59,9 +59,9 @@ impl FeedForwardConfig {
 /// Two linear layers around an activation, with residual connection and norm.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
-    intermediate: LoraLinear<B>,
-    output: LoraLinear<B>,
-    norm: LayerNorm<B>,
+    intermediate: AdaptedLinear<B>,
+    output: AdaptedLinear<B>,
+    norm: AdaptedLayerNorm<B>,
     #[module(skip)]
     activation: Activation,
     #[module(skip)]
@@ -74,13 +74,13 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - hidden: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, hidden: Tensor<B, 2>, mode: Mode) -> Tensor<B, 2> {
+    pub fn forward(&self, hidden: Tensor<B, 2>, pass: Pass<'_>) -> Tensor<B, 2> {
         let wide = self
             .intermediate
-            .forward_activated(hidden.clone(), self.activation, mode);
-        let output = self.output.forward(wide, mode);
+            .forward_activated(hidden.clone(), self.activation, pass);
+        let output = self.output.forward(wide, pass);
         self.norm
-            .forward_residual(output, hidden, self.hidden_dropout, mode)
+            .forward_residual(output, hidden, self.hidden_dropout, pass)
     }
 
     /// Sets the dropout on the output.

@@ -6,9 +6,7 @@
 
 mod attention;
 mod bert;
-mod embedding;
 mod feed_forward;
-mod layer_norm;
 mod layers;
 
 use burn::module::Module;
@@ -17,13 +15,12 @@ use serde_json::{Map, Value};
 
 pub use attention::{SelfAttention, SelfAttentionConfig, SelfAttentionNames};
 pub use bert::{Bert, BertConfig};
-pub use embedding::Embedding;
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
-pub use layer_norm::LayerNorm;
-pub use layers::{LayerVisitor, Linears, Params};
+pub use layers::{AdapterParams, LayerVisitor, Layers, Linears, Params};
 
 use crate::error::{EncoderError, Result};
-use crate::kernel::{Mode, Packing};
+use crate::adapter::Pass;
+use crate::kernel::Packing;
 use crate::state_dict::{LoadTensors, StateDict};
 use crate::text::TokenBatch;
 
@@ -141,9 +138,9 @@ impl<B: Backend> Encoder<B> {
     /// # Shapes
     /// - batch: `[tokens]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, mode: Mode) -> Tensor<B, 2> {
+    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
         match self {
-            Self::Bert(bert) => bert.forward(batch, packing, mode),
+            Self::Bert(bert) => bert.forward(batch, packing, pass),
         }
     }
 
@@ -173,5 +170,5 @@ fn load_layers<B: Backend>(
 ) -> Result<()> {
     let mut visitor = Params(LoadTensors::new(tensors, device));
     visit_layers(&mut visitor)?;
-    visitor.0.finish()
+    visitor.0.finish().map(|_| ())
 }

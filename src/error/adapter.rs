@@ -72,4 +72,54 @@ pub enum AdapterError {
         /// The distinct last name parts of the layers that can be adapted.
         available: Vec<String>,
     },
+    /// The adapter is of a type that this crate does not have.
+    #[error("adapter config field `peft_type` is {found}: this version has {known:?}")]
+    UnknownType {
+        /// The type found, as JSON.
+        found: String,
+        /// The types that are known.
+        known: &'static [&'static str],
+    },
+    /// A field of a configuration is of another JSON type than it must be.
+    #[error("adapter config: {source}")]
+    Malformed {
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// The adapter's type cannot adapt a layer of that kind.
+    #[error("`{path}` is {kind}, which {peft_type} adapters do not adapt: exclude it")]
+    NotAdaptable {
+        /// The layer's path.
+        path: String,
+        /// What kind of layer it is.
+        kind: &'static str,
+        /// The adapter's type.
+        peft_type: &'static str,
+    },
+    /// A token whose embedding is to be trained is not in the table.
+    #[error("adapter config field `trainable_token_indices`: {path} has no entry {id}, only {entries}")]
+    NoSuchToken {
+        /// The table's path.
+        path: String,
+        /// The token id.
+        id: usize,
+        /// The number of entries.
+        entries: usize,
+    },
+    /// A merged weight holds what is no number, or is infinite.
+    #[error("`{key}` would hold NaN or infinity with adapters {adapters:?} merged: one of them is broken")]
+    NotFinite {
+        /// The key of the weight.
+        key: String,
+        /// The adapters that were to be merged.
+        adapters: Vec<String>,
+    },
+    /// Adapters are merged into the weights, where the method needs them apart.
+    #[error("{method} needs adapters apart from the weights, {merged:?} are merged: call `unmerge_adapter` first")]
+    Merged {
+        /// The method called.
+        method: &'static str,
+        /// The merged adapters.
+        merged: Vec<String>,
+    },
 }

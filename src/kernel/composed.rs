@@ -4,7 +4,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::softmax};
 
-use super::linear::low_rank;
+use super::linear::{add_to_rows, low_rank};
 use super::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
 };
@@ -23,7 +23,8 @@ pub fn linear<B: Backend>(
         None => output,
     };
     let output = updates.into_iter().fold(output, |output, update| {
-        output + low_rank(input.clone(), update, mode)
+        let rows = update.rows.clone();
+        add_to_rows(output, rows, low_rank(input.clone(), update, mode))
     });
     activation.forward(output)
 }

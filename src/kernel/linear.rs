@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::{Activation, Mode, PackedWeight, dropout};
@@ -26,6 +28,8 @@ pub struct LowRankParams<'a, B: Backend> {
     pub scaling: f64,
     /// The dropout on its input.
     pub dropout: f64,
+    /// The rows of the input that it updates, where it does not update all.
+    pub rows: Option<Range<usize>>,
 }
 
 /// A linear layer with low-rank updates and an activation:
@@ -48,13 +52,37 @@ pub fn linear<B: Backend>(
     super::composed::linear(input, params, updates, activation, mode)
 }
 
-/// A low-rank update alone: `s · B(A(dropout(x)))`.
-pub(super) fn low_rank<B: Backend>(
+/// A low-rank update alone, of the rows that it updates: `s · B(A(dropout(x)))`.
+///
+/// # Shapes
+/// - input: `[tokens, d_input]`
+/// - output: `[rows, d_output]`
+pub fn low_rank<B: Backend>(
     input: Tensor<B, 2>,
     params: LowRankParams<'_, B>,
     mode: Mode,
 ) -> Tensor<B, 2> {
+    let input = match params.rows {
+        Some(rows) => input.narrow(0, rows.start, rows.len()),
+        None => input,
+    };
     let input = dropout(input, params.dropout, mode);
     let thin = input.matmul(params.a.transpose());
     thin.matmul(params.b.transpose()) * params.scaling
+}
+
+/// Adds an update to the rows of a layer's output that it is for.
+pub(super) fn add_to_rows<B: Backend>(
+    output: Tensor<B, 2>,
+    rows: Option<Range<usize>>,
+    update: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    match rows {
+        None => output + update,
+        Some(rows) => {
+            let place = [rows, 0..output.dims()[1]];
+            let updated = output.clone().slice(place.clone()) + update;
+            output.slice_assign(place, updated)
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};
 pub use embedding::embed;
 pub use layer_norm::{LayerNormParams, add_layer_norm, layer_norm};
-pub use linear::{LinearParams, LowRankParams, linear};
+pub use linear::{LinearParams, LowRankParams, linear, low_rank};
 pub use mapped_file::MappedFile;
 pub use normalize::normalize;
 pub use packing::Packing;

@@ -4,24 +4,51 @@ use burn::tensor::{Device, backend::Backend};
 
 use super::SentenceTransformer;
 use crate::adapter::{
-    AdapterRegistry, DEFAULT_ADAPTER, LoraAdapter, LoraAdapterConfig, LoraConfig, LoraLinear,
-    normalize_key, resolve_targets,
+    AdaptedLayer, AdapterEntry, AdapterLoadReport, AdapterRegistry, DEFAULT_ADAPTER, EncoderSites,
+    LayerAdapter, LayerSite, PeftConfig, normalize_key, plan_adapter,
 };
-use crate::encoder::{Embedding, LayerNorm, LayerVisitor, Linears, Params};
-use crate::error::{Error, Result, StateDictError};
-use crate::state_dict::{CollectTensors, SetTrainable, StateDict};
+use crate::encoder::{AdapterParams, LayerVisitor, Layers, Params};
+use crate::error::Result;
+use crate::state_dict::{
+    CollectTensors, DrawParams, LoadTensors, LoadedKeys, SetTrainable, StateDict,
+};
+use crate::text::Prompts;
 
-/// What became of the tensors of an adapter's file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AdapterLoadReport {
-    /// The layers that were adapted.
-    pub adapted_layers: Vec<String>,
-    /// Tensors that belong to no adapted layer; they are not used.
-    pub unexpected: Vec<String>,
+/// An adapter's weights on their way into a model.
+#[derive(Debug, Clone)]
+pub struct AdapterWeights {
+    /// The adapter's name in the model.
+    pub name: String,
+    /// The tensors, by PEFT's keys with or without its prefix, or that of a model with a head.
+    pub tensors: StateDict,
+    /// Whether the adapter trains further; one that does not stays frozen whatever else is
+    /// added or set.
+    pub trainable: bool,
+    /// Whether a missing tensor, or one of another shape, is an error; else the weight stays
+    /// fresh and the report says so.
+    pub strict: bool,
+    /// Whether the adapter takes the place of the one of the same name.
+    pub replace: bool,
+    /// The prompts that come with the adapter, before the model's own of the same names.
+    pub prompts: Option<Prompts>,
+}
+
+impl AdapterWeights {
+    /// Weights for a frozen adapter of the name `default`, all of which must be there.
+    pub fn new(tensors: StateDict) -> Self {
+        Self {
+            name: DEFAULT_ADAPTER.to_owned(),
+            tensors,
+            trainable: false,
+            strict: true,
+            replace: false,
+            prompts: None,
+        }
+    }
 }
 
 impl<B: Backend> SentenceTransformer<B> {
-    /// Adds a fresh LoRA adapter named `default` and makes it the only active one.
+    /// Adds a fresh adapter named `default` and makes it the only active one.
     ///
     /// The encoder is frozen: only adapters (and any Dense module) train from here on.
     ///
@@ -44,29 +71,34 @@ impl<B: Backend> SentenceTransformer<B> {
     /// # Errors
     /// [`AdapterError`](crate::error::AdapterError) naming the field, the name or the
     /// targets that are wrong; the model is then as it was.
-    pub fn add_adapter(&mut self, config: LoraConfig) -> Result<()> {
+    pub fn add_adapter(&mut self, config: impl Into<PeftConfig>) -> Result<()> {
         self.add_named_adapter(DEFAULT_ADAPTER, config)
     }
 
-    /// Adds a fresh LoRA adapter of any name and makes it the only active one.
+    /// Adds a fresh adapter of any name and makes it the only active one.
     ///
     /// # Errors
     /// As [`add_adapter`](Self::add_adapter).
-    pub fn add_named_adapter(&mut self, name: &str, mut config: LoraConfig) -> Result<()> {
-        config.base_model_name_or_path = self.config.name_or_path.clone();
-        config.revision = config.revision.or_else(|| self.config.revision.clone());
-        let device = self.device();
-        self.attach_adapter(name, config, true, |target, dims| {
-            Ok(target.config.init(name, dims, &device))
-        })
-        .map(|_| ())
+    pub fn add_named_adapter(&mut self, name: &str, config: impl Into<PeftConfig>) -> Result<()> {
+        let mut config = config.into();
+        let revision = config.revision().map(str::to_owned);
+        config.set_base(
+            self.config.name_or_path.clone(),
+            revision.or_else(|| self.config.revision.clone()),
+        );
+        self.adapters.require_free(name)?;
+        let (made, _) = self.make_adapter(name, &mut config, None)?;
+        let entry = AdapterEntry {
+            name: name.to_owned(),
+            config,
+            trainable: true,
+            report: None,
+        };
+        self.attach_adapter(entry, made)
     }
 
-    /// Adds an adapter from its configuration and tensors and makes it the only active
-    /// one. Keys may have PEFT's prefix, and that of a model with a head, or none.
-    ///
-    /// `trainable` says whether it trains further; one that does not stays frozen
-    /// whatever else is added or set.
+    /// Adds an adapter from its configuration and tensors and makes it the only active one;
+    /// one that takes another's place is active where that was.
     ///
     /// # Errors
     /// As [`add_adapter`](Self::add_adapter), and
@@ -74,85 +106,129 @@ impl<B: Backend> SentenceTransformer<B> {
     /// of another shape. The model is then as it was.
     pub fn add_adapter_with_weights(
         &mut self,
-        name: &str,
-        config: LoraConfig,
-        tensors: StateDict,
-        trainable: bool,
+        config: impl Into<PeftConfig>,
+        weights: AdapterWeights,
     ) -> Result<AdapterLoadReport> {
+        let AdapterWeights {
+            name,
+            tensors,
+            trainable,
+            strict,
+            replace,
+            prompts,
+        } = weights;
+        match replace {
+            true => self.adapters.get(&name).map(|_| ())?,
+            false => self.adapters.require_free(&name)?,
+        }
+        let mut config = config.into();
         let prefixes = self.config.encoder.head_prefixes();
         let mut tensors = tensors.rename(|key| Some(normalize_key(key, prefixes)));
-        let device = self.device();
-        let adapted_layers = self.attach_adapter(name, config, trainable, |target, dims| {
-            let new = target.config;
-            new.load(name, target.path, dims, &mut tensors, &device)
-        })?;
+        let source = Some((&mut tensors, strict));
+        let (made, keys) = self.make_adapter(&name, &mut config, source)?;
         let unexpected: Vec<String> = tensors.keys().map(str::to_owned).collect();
-        if let Some(first) = unexpected.first() {
-            log::warn!(
-                "adapter `{name}`: {} tensors belong to no adapted layer and are not used, the \
-                 first is `{first}`",
-                unexpected.len()
-            );
-        }
-        Ok(AdapterLoadReport {
-            adapted_layers,
+        let report = AdapterLoadReport {
+            adapted_layers: made.keys().cloned().collect(),
+            loaded: keys.loaded,
+            missing: keys.missing,
             unexpected,
-        })
+            mismatched: keys.mismatched,
+        };
+        warn_of_gaps(&name, &report);
+        let entry = AdapterEntry {
+            name: name.clone(),
+            config,
+            trainable,
+            report: Some(report.clone()),
+        };
+        self.attach_adapter(entry, made)?;
+        let of_adapters = &mut self.config_mut().adapter_prompts;
+        match prompts {
+            Some(prompts) => of_adapters.insert(name, prompts),
+            None => of_adapters.remove(&name),
+        };
+        Ok(report)
     }
 
-    /// Makes an adapter for every layer that the configuration targets, and only when all
-    /// of them are made, puts them into the layers.
-    fn attach_adapter(
+    /// Makes an adapter for every layer that the configuration means: fresh, or from tensors,
+    /// which what was loaded is taken out of. The model stays as it is.
+    fn make_adapter(
         &mut self,
         name: &str,
-        mut config: LoraConfig,
-        trainable: bool,
-        mut make: impl FnMut(NewAdapter<'_>, [usize; 2]) -> Result<LoraAdapter<B>>,
-    ) -> Result<Vec<String>> {
-        self.adapters.require_free(name)?;
-        config.validate()?;
-        let mut layers: Vec<(String, [usize; 2])> = Vec::new();
-        self.for_each_linear(|path, layer| layers.push((path.to_owned(), layer.dims())));
-        let paths: Vec<String> = layers.iter().map(|(path, _)| path.clone()).collect();
-        let mut others = OtherPaths::default();
-        self.visit_infallible(&mut others);
+        config: &mut PeftConfig,
+        source: Option<(&mut StateDict, bool)>,
+    ) -> Result<(BTreeMap<String, LayerAdapter<B>>, LoadedKeys)> {
+        let mut sites: Vec<LayerSite> = Vec::new();
+        self.for_each_layer(|path, layer| {
+            sites.push(LayerSite {
+                path: path.to_owned(),
+                kind: layer.kind(),
+            });
+        });
         let encoder = &self.config.encoder;
-        let (defaults, model_type) = (encoder.default_lora_targets(), encoder.model_type());
-        let targets = resolve_targets(&mut config, &paths, &others.0, defaults, model_type)?;
-        let dims: BTreeMap<String, [usize; 2]> = layers.into_iter().collect();
+        let plan = plan_adapter(
+            config,
+            &EncoderSites {
+                layers: &sites,
+                model_type: encoder.model_type(),
+                default_targets: encoder.default_lora_targets(),
+            },
+        )?;
         let mut made = BTreeMap::new();
-        let mut missing: Option<(String, Vec<String>)> = None;
-        for target in &targets {
-            let new = NewAdapter {
-                path: &target.path,
-                config: LoraAdapterConfig::new(&config, target),
-            };
-            match make(new, dims[&target.path]) {
-                Ok(adapter) => {
-                    made.insert(target.path.clone(), adapter);
-                }
-                // Gather all that is missing, so that the error names it all.
-                Err(Error::StateDict(StateDictError::Missing { owner, keys })) => {
-                    missing.get_or_insert((owner, Vec::new())).1.extend(keys);
-                }
-                Err(error) => return Err(error),
+        self.try_each_layer(|path, layer| {
+            if let Some(plan) = plan.get(path) {
+                made.insert(path.to_owned(), layer.new_adapter(name, plan)?);
             }
+            Ok(())
+        })?;
+        let is_fresh = source.is_none();
+        let mut keys = LoadedKeys::default();
+        if let Some((tensors, strict)) = source {
+            let device = self.device();
+            let mut load = LoadTensors::new(tensors, &device);
+            for (path, adapter) in &mut made {
+                adapter.visit_params(path, &mut load)?;
+            }
+            keys = match strict {
+                true => load.finish()?,
+                false => load.into_keys(),
+            };
         }
-        if let Some((owner, keys)) = missing {
-            return Err(StateDictError::Missing { owner, keys }.into());
+        self.for_each_layer(|path, layer| {
+            let lacks = |key: &String| key.starts_with(path) && key.contains("magnitude");
+            if let Some(adapter) = made.get_mut(path)
+                && (is_fresh || keys.missing.iter().any(lacks))
+            {
+                layer.init_magnitude(adapter);
+            }
+        });
+        for (path, adapter) in &mut made {
+            adapter.visit_params(path, &mut DrawParams)?;
         }
-        // Nothing can fail from here on.
+        Ok((made, keys))
+    }
+
+    /// Puts an adapter into its layers; nothing can fail any more.
+    fn attach_adapter(
+        &mut self,
+        entry: AdapterEntry,
+        mut made: BTreeMap<String, LayerAdapter<B>>,
+    ) -> Result<()> {
+        self.unmerge_for("adding an adapter");
         if self.adapters.is_empty() {
             self.set_encoder_trainable(false);
         }
-        self.for_each_linear(|path, layer| {
-            if let Some(adapter) = made.remove(path) {
-                layer.add_adapter(adapter);
-            }
+        self.for_each_layer(|path, layer| match made.remove(path) {
+            Some(adapter) => layer.add_adapter(adapter),
+            // One that took another's place need not be on the same layers.
+            None => layer.remove_adapter(&entry.name),
         });
-        self.adapters.add(name, config, trainable)?;
+        match self.adapters.names().contains(&entry.name) {
+            true => self.adapters.replace(entry)?,
+            false => self.adapters.add(entry)?,
+        }
         self.apply_adapters();
-        Ok(targets.into_iter().map(|target| target.path).collect())
+        Ok(())
     }
 
     /// The adapters that are active, in the order they were set.
@@ -171,6 +247,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError::UnknownName`](crate::error::AdapterError); nothing is changed.
     pub fn set_adapter<S: AsRef<str>>(&mut self, names: &[S]) -> Result<()> {
         self.adapters.set_active(names)?;
+        self.unmerge_for("set_adapter");
         self.apply_adapters();
         Ok(())
     }
@@ -181,6 +258,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError::NoAdapter`](crate::error::AdapterError).
     pub fn enable_adapters(&mut self) -> Result<()> {
         self.adapters.set_enabled(true)?;
+        self.unmerge_for("enable_adapters");
         self.apply_adapters();
         Ok(())
     }
@@ -192,6 +270,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError::NoAdapter`](crate::error::AdapterError).
     pub fn disable_adapters(&mut self) -> Result<()> {
         self.adapters.set_enabled(false)?;
+        self.unmerge_for("disable_adapters");
         self.apply_adapters();
         Ok(())
     }
@@ -209,10 +288,11 @@ impl<B: Backend> SentenceTransformer<B> {
         };
         let mut tensors = StateDict::new(format!("adapter `{}`", entry.name));
         let mut encoder = self.encoder.clone();
-        let mut collect = CollectTensors(&mut tensors);
-        encoder.visit_layers(&mut Linears(|path: &str, layer: &mut LoraLinear<B>| {
-            layer.visit_adapter(&entry.name, path, &mut collect)
-        }))?;
+        encoder.visit_layers(&mut AdapterParams {
+            name: &entry.name,
+            prefix: "",
+            visitor: CollectTensors(&mut tensors),
+        })?;
         Ok(tensors)
     }
 
@@ -224,11 +304,13 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError::UnknownName`](crate::error::AdapterError); nothing is changed.
     pub fn delete_adapter<S: AsRef<str>>(&mut self, names: &[S]) -> Result<()> {
         self.adapters.remove(names)?;
-        self.for_each_linear(|_, layer| {
+        self.unmerge_for("delete_adapter");
+        self.for_each_layer(|_, layer| {
             for name in names {
                 layer.remove_adapter(name.as_ref());
             }
         });
+        self.forget_adapters(|name| names.iter().any(|deleted| deleted.as_ref() == name));
         if self.adapters.is_empty() {
             self.set_encoder_trainable(true);
         }
@@ -236,17 +318,14 @@ impl<B: Backend> SentenceTransformer<B> {
         Ok(())
     }
 
-    /// Folds the active adapters into the encoder's weights and removes all adapters: a
-    /// plain model that embeds the same.
+    /// What became of the tensors that an adapter was loaded from; `None` where it was not
+    /// loaded but added.
     ///
     /// # Errors
-    /// [`AdapterError::NoAdapter`](crate::error::AdapterError).
-    pub fn merge_and_unload(&mut self) -> Result<()> {
-        self.adapters.require_any()?;
-        self.for_each_linear(|_, layer| layer.merge_and_unload());
-        self.adapters = AdapterRegistry::default();
-        self.set_encoder_trainable(true);
-        Ok(())
+    /// [`AdapterError::NoAdapter`](crate::error::AdapterError) or
+    /// [`AdapterError::UnknownName`](crate::error::AdapterError).
+    pub fn adapter_report(&self, name: &str) -> Result<Option<&AdapterLoadReport>> {
+        Ok(self.adapters.get(name)?.report.as_ref())
     }
 
     /// The model's adapters, and which of them are active.
@@ -255,12 +334,36 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     /// Tells the layers which adapters take part and which are trained.
-    fn apply_adapters(&mut self) {
-        let adapters = self.adapters.clone();
-        self.for_each_linear(|_, layer| {
-            layer.apply_adapters(|name| adapters.is_applied(name));
-            layer.train_adapters(|name| adapters.is_trained(name));
-        });
+    pub(super) fn apply_adapters(&mut self) {
+        let applied = self.adapters.applied().to_vec();
+        self.for_each_layer(|_, layer| layer.activate_adapters(&applied));
+        for name in self.adapters.names() {
+            let trained = self.adapters.is_trained(&name);
+            self.visit_infallible(&mut AdapterParams {
+                name: &name,
+                prefix: "",
+                visitor: SetTrainable(trained),
+            });
+        }
+    }
+
+    /// Removes what the model keeps of adapters beside their weights.
+    fn forget_adapters(&mut self, is_forgotten: impl Fn(&str) -> bool) {
+        let config = self.config_mut();
+        config.adapter_prompts.retain(|name, _| !is_forgotten(name));
+        for adapters in [&mut config.query_adapters, &mut config.document_adapters] {
+            if adapters.iter().flatten().any(|name| is_forgotten(name)) {
+                *adapters = None;
+            }
+        }
+    }
+
+    /// Removes every adapter from the layers; what is merged becomes their own.
+    pub(super) fn unload_layers(&mut self) {
+        self.for_each_layer(|_, layer| layer.unload());
+        self.adapters = AdapterRegistry::default();
+        self.forget_adapters(|_| true);
+        self.set_encoder_trainable(true);
     }
 
     /// Says whether the Dense modules behind the encoder train.
@@ -280,11 +383,18 @@ impl<B: Backend> SentenceTransformer<B> {
         self.visit_infallible(&mut Params(SetTrainable(trainable)));
     }
 
-    pub(super) fn for_each_linear(&mut self, mut run: impl FnMut(&str, &mut LoraLinear<B>)) {
-        self.visit_infallible(&mut Linears(|path: &str, layer: &mut LoraLinear<B>| {
+    pub(super) fn for_each_layer(&mut self, mut run: impl FnMut(&str, &mut dyn AdaptedLayer<B>)) {
+        self.visit_infallible(&mut Layers(|path: &str, layer: &mut dyn AdaptedLayer<B>| {
             run(path, layer);
             Ok(())
         }));
+    }
+
+    fn try_each_layer(
+        &mut self,
+        run: impl FnMut(&str, &mut dyn AdaptedLayer<B>) -> Result<()>,
+    ) -> Result<()> {
+        self.encoder.visit_layers(&mut Layers(run))
     }
 
     /// Walks a visitor that has no way to fail.
@@ -305,28 +415,20 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 }
 
-/// The paths of the layers that are not linear.
-#[derive(Default)]
-struct OtherPaths(Vec<String>);
-
-impl<B: Backend> LayerVisitor<B> for OtherPaths {
-    fn linear(&mut self, _: &str, _: &mut LoraLinear<B>) -> Result<()> {
-        Ok(())
+fn warn_of_gaps(name: &str, report: &AdapterLoadReport) {
+    if let Some(first) = report.unexpected.first() {
+        log::warn!(
+            "adapter `{name}`: {} tensors belong to no adapted layer and are not used, the first \
+             is `{first}`",
+            report.unexpected.len()
+        );
     }
-
-    fn embedding(&mut self, path: &str, _: &mut Embedding<B>) -> Result<()> {
-        self.0.push(path.to_owned());
-        Ok(())
+    let mismatched = report.mismatched.iter().map(|mismatch| &mismatch.key);
+    let fresh: Vec<&String> = report.missing.iter().chain(mismatched).collect();
+    if let Some(first) = fresh.first() {
+        log::warn!(
+            "adapter `{name}`: {} weights were not loaded and are fresh, the first is `{first}`",
+            fresh.len()
+        );
     }
-
-    fn layer_norm(&mut self, path: &str, _: &mut LayerNorm<B>) -> Result<()> {
-        self.0.push(path.to_owned());
-        Ok(())
-    }
-}
-
-/// A layer that is about to get an adapter.
-struct NewAdapter<'a> {
-    path: &'a str,
-    config: LoraAdapterConfig,
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -17,6 +18,13 @@ pub struct ModelConfig {
     pub encoder_fields: Map<String, Value>,
     /// The named prompts.
     pub prompts: Prompts,
+    /// The prompts that came with adapters, by the adapters' names: before the model's own of
+    /// the same names where that adapter is used.
+    pub adapter_prompts: BTreeMap<String, Prompts>,
+    /// The adapters that queries go through, where they are not the active ones.
+    pub query_adapters: Option<Vec<String>>,
+    /// The adapters that documents go through, where they are not the active ones.
+    pub document_adapters: Option<Vec<String>>,
     /// How embeddings are compared.
     pub similarity_fn: SimilarityFunction,
     /// The number of dimensions embeddings are cut to, if they are.

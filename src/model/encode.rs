@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::{Mode, SentenceTransformer};
+use super::adapter_choice::TextAdapters;
+use super::{AdapterChoice, Mode, Pass, SentenceTransformer};
 use crate::error::{ModelError, Result};
 use crate::kernel::{batches_at_once, map_batches, near_threads, normalize};
 use crate::text::{BatchLimits, Encoding, Prompt, TokenBatch, plan};
@@ -47,6 +48,8 @@ pub type ProgressFn = Arc<dyn Fn(EncodeProgress) + Send + Sync>;
 pub struct EncodeOptions {
     /// The prompt in front of each text; `None` means the model's default one.
     pub prompt: Option<Prompt>,
+    /// The adapters that texts go through; `None` means the active ones.
+    pub adapters: Option<AdapterChoice>,
     /// The most texts in a batch.
     pub batch_size: usize,
     /// Whether embeddings are scaled to unit length, after any truncation.
@@ -62,6 +65,7 @@ impl Default for EncodeOptions {
     fn default() -> Self {
         Self {
             prompt: None,
+            adapters: None,
             batch_size: 32,
             normalize: false,
             truncate_dim: None,
@@ -74,6 +78,7 @@ impl fmt::Debug for EncodeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EncodeOptions")
             .field("prompt", &self.prompt)
+            .field("adapters", &self.adapters)
             .field("batch_size", &self.batch_size)
             .field("normalize", &self.normalize)
             .field("truncate_dim", &self.truncate_dim)
@@ -143,14 +148,7 @@ impl<B: Backend> SentenceTransformer<B> {
         texts: &[T],
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
-        let prompt = options.prompt.clone().or_else(|| self.prompts().query());
-        self.encode_with(
-            texts,
-            &EncodeOptions {
-                prompt,
-                ..options.clone()
-            },
-        )
+        self.encode_for(Some(Task::Query), texts, options)
     }
 
     /// Encodes documents: with the model's `document`, `passage` or `corpus` prompt, where
@@ -172,14 +170,7 @@ impl<B: Backend> SentenceTransformer<B> {
         texts: &[T],
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
-        let prompt = options.prompt.clone().or_else(|| self.prompts().document());
-        self.encode_with(
-            texts,
-            &EncodeOptions {
-                prompt,
-                ..options.clone()
-            },
-        )
+        self.encode_for(Some(Task::Document), texts, options)
     }
 
     /// Encodes texts, one row each, in their order.
@@ -192,17 +183,27 @@ impl<B: Backend> SentenceTransformer<B> {
     ///
     /// # Errors
     /// [`ModelError`] for an unknown prompt or an option out of range,
-    /// [`TextError`](crate::error::TextError) if the tokenizer fails on a text.
+    /// [`AdapterError`](crate::error::AdapterError) for an adapter that the model does not
+    /// have, [`TextError`](crate::error::TextError) if the tokenizer fails on a text.
     pub fn encode_with<T: AsRef<str>>(
         &self,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Tensor<B, 2>> {
+        self.encode_for(None, texts, options)
+    }
+
+    fn encode_for<T: AsRef<str>>(
+        &self,
+        task: Option<Task>,
         texts: &[T],
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
         options.validate()?;
         let dim = options.truncate_dim.or(self.config.truncate_dim);
         let dim = dim.map_or(self.output_dim, |dim| dim.min(self.output_dim));
-        let (order, embeddings) = self.map_batches(texts, options, |batch| {
-            let sentences = self.forward(batch, Mode::Inference).detach();
+        let (order, embeddings) = self.map_batches(texts, options, task, |batch, pass| {
+            let sentences = self.forward_pass(batch, pass).detach();
             let cut = match dim < self.output_dim {
                 true => sentences.narrow(1, 0, dim),
                 false => sentences,
@@ -239,8 +240,8 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &EncodeOptions,
     ) -> Result<Vec<Tensor<B, 2>>> {
         options.validate()?;
-        let (order, batches) = self.map_batches(texts, options, |batch| {
-            let tokens = self.forward_tokens(batch, Mode::Inference);
+        let (order, batches) = self.map_batches(texts, options, None, |batch, pass| {
+            let tokens = self.forward_tokens(batch, pass);
             let starts = tokens.packing.starts().into_iter();
             let rows = starts
                 .zip(tokens.packing.lengths())
@@ -263,19 +264,29 @@ impl<B: Backend> SentenceTransformer<B> {
         &self,
         texts: &[T],
         options: &EncodeOptions,
-        run: impl Fn(&TokenBatch<B>) -> R + Sync,
+        task: Option<Task>,
+        run: impl Fn(&TokenBatch<B>, Pass<'_>) -> R + Sync,
     ) -> Result<(Vec<usize>, Vec<R>)> {
-        let prompt = self.config.prompts.resolve(options.prompt.as_ref())?;
-        let encodings = self.tokenizer.encode(texts, prompt)?;
-        let prompt_tokens = self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?;
-        let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
-        let total_tokens = lengths.iter().sum();
+        let adapters = self.text_adapters(texts.len(), options, task)?;
+        let groups = self.encode_by_prompt(texts, options, task, adapters.as_ref())?;
+        let lengths = |group: &PromptGroup| group.encodings.iter().map(Encoding::len).collect();
+        let lengths: Vec<Vec<usize>> = groups.iter().map(lengths).collect();
+        let total_tokens = lengths.iter().flatten().sum();
         let limits = BatchLimits {
             texts: options.batch_size,
             cost: batch_cost(total_tokens, batches_at_once::<B>()),
             hidden_size: self.config.encoder.hidden_size(),
         };
-        let batches = plan(&lengths, &limits);
+        let mut batches: Vec<(&PromptGroup, Vec<usize>)> = Vec::new();
+        for (group, lengths) in groups.iter().zip(&lengths) {
+            for mut members in plan(lengths, &limits) {
+                if let Some(adapters) = &adapters {
+                    // Texts of the same adapters next to each other.
+                    members.sort_by_key(|&member| adapters.list_of(group.texts[member]));
+                }
+                batches.push((group, members));
+            }
+        }
         let device = self.device();
         let progress = Mutex::new(EncodeProgress {
             texts: 0,
@@ -283,10 +294,18 @@ impl<B: Backend> SentenceTransformer<B> {
             tokens: 0,
             total_tokens,
         });
-        let run_batch = |members: &Vec<usize>| {
-            let encodings: Vec<&Encoding> = members.iter().map(|&text| &encodings[text]).collect();
-            let batch = self.pack(&encodings, prompt_tokens, &device)?;
-            let result = run(&batch);
+        let run_batch = |(group, members): &(&PromptGroup, Vec<usize>)| {
+            let encodings: Vec<&Encoding> = members.iter().map(|&m| &group.encodings[m]).collect();
+            let batch = self.pack(&encodings, group.prompt_tokens, &device)?;
+            let texts: Vec<usize> = members.iter().map(|&member| group.texts[member]).collect();
+            let routes = adapters
+                .as_ref()
+                .map(|adapters| adapters.routes(&texts, batch.lengths()));
+            let pass = Pass {
+                mode: Mode::Inference,
+                routes: routes.as_deref(),
+            };
+            let result = run(&batch, pass);
             if let Some(report) = &options.progress {
                 let mut progress = progress.lock().unwrap_or_else(|e| e.into_inner());
                 progress.texts += batch.len();
@@ -297,8 +316,83 @@ impl<B: Backend> SentenceTransformer<B> {
         };
         let results = near_threads::<B, _>(|| map_batches::<B, _, _>(&batches, run_batch));
         let results = results.into_iter().collect::<Result<_>>()?;
-        Ok((batches.concat(), results))
+        let order = batches
+            .iter()
+            .flat_map(|(group, members)| members.iter().map(|&member| group.texts[member]));
+        Ok((order.collect(), results))
     }
+
+    /// Tokenizes the texts, those that have the same prompt together.
+    fn encode_by_prompt<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EncodeOptions,
+        task: Option<Task>,
+        adapters: Option<&TextAdapters>,
+    ) -> Result<Vec<PromptGroup>> {
+        let prompt_with = |adapters: &[String]| -> Result<Option<String>> {
+            let prompts = self.prompts_with(adapters);
+            let prompt = options.prompt.clone().or_else(|| match task {
+                Some(Task::Query) => prompts.query(),
+                Some(Task::Document) => prompts.document(),
+                None => None,
+            });
+            Ok(prompts.resolve(prompt.as_ref())?.map(str::to_owned))
+        };
+        let Some(adapters) = adapters else {
+            let prompt = prompt_with(self.adapters.applied())?;
+            let group = self.encode_group(texts, (0..texts.len()).collect(), prompt)?;
+            return Ok(vec![group]);
+        };
+        let prompts = adapters.lists().iter().map(|list| prompt_with(list));
+        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        let mut different = prompts.clone();
+        different.sort();
+        different.dedup();
+        let groups = different.into_iter().map(|prompt| {
+            let has_it = |&text: &usize| prompts[adapters.list_of(text)] == prompt;
+            let members = (0..texts.len()).filter(has_it).collect();
+            self.encode_group(texts, members, prompt.clone())
+        });
+        groups.collect()
+    }
+
+    fn encode_group<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        members: Vec<usize>,
+        prompt: Option<String>,
+    ) -> Result<PromptGroup> {
+        let prompt = prompt.as_deref();
+        let encodings = if members.len() == texts.len() {
+            self.tokenizer.encode(texts, prompt)?
+        } else {
+            let texts: Vec<&str> = members.iter().map(|&text| texts[text].as_ref()).collect();
+            self.tokenizer.encode(&texts, prompt)?
+        };
+        Ok(PromptGroup {
+            encodings,
+            texts: members,
+            prompt_tokens: self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?,
+        })
+    }
+}
+
+/// What texts are encoded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// To search with.
+    Query,
+    /// To be found.
+    Document,
+}
+
+/// Texts with the same prompt, tokenized.
+struct PromptGroup {
+    /// Their places in the call.
+    texts: Vec<usize>,
+    encodings: Vec<Encoding>,
+    prompt_tokens: usize,
 }
 
 /// The most work in a batch, in tokens.

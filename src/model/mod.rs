@@ -1,19 +1,23 @@
 //! The model: a tokenizer, an encoder, the modules behind it and its adapters.
 
+mod adapter_choice;
 mod adapters;
 mod config;
 mod encode;
+mod merging;
 mod quantize;
 mod sentence_transformer;
 pub mod similarity;
 
-pub use adapters::AdapterLoadReport;
+pub use adapter_choice::{AdapterChoice, BASE_MODEL};
+pub use adapters::AdapterWeights;
 pub use config::{ModelCardData, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{Precision, QuantizedEmbeddings, QuantizedValues, quantize_embeddings};
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 
+pub use crate::adapter::{AdapterLoadReport, AdapterRoute, Pass};
 pub use crate::kernel::Mode;
 #[cfg(feature = "train")]
 pub(crate) use crate::kernel::near_threads;

@@ -6,8 +6,8 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::{
     Mode, ModelCardData, ModelConfig, ModelParts, Rows, SimilarityFunction, WeightsReport,
 };
-use crate::adapter::{AdapterRegistry, LoraLinear};
-use crate::encoder::{Encoder, Linears, Params};
+use crate::adapter::{AdapterRegistry, Pass};
+use crate::encoder::{AdapterParams, Encoder, Params};
 use crate::error::Result;
 use crate::kernel::Packing;
 use crate::modules::{Features, SentenceModule, TokenFeatures, check_pipeline};
@@ -80,7 +80,16 @@ impl<B: Backend> SentenceTransformer<B> {
     /// - batch: `[tokens]`, at least one text
     /// - output: `[texts, dim]`
     pub fn forward(&self, batch: &TokenBatch<B>, mode: Mode) -> Tensor<B, 2> {
-        let tokens = Features::Tokens(self.forward_tokens(batch, mode));
+        self.forward_pass(batch, Pass::new(mode))
+    }
+
+    /// Turns a batch into sentence embeddings, through the adapters that `pass` says.
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`, at least one text
+    /// - output: `[texts, dim]`
+    pub fn forward_pass(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Tensor<B, 2> {
+        let tokens = Features::Tokens(self.forward_tokens(batch, pass));
         let features = self
             .modules
             .iter()
@@ -93,10 +102,10 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     /// Turns a batch into token embeddings.
-    pub(super) fn forward_tokens(&self, batch: &TokenBatch<B>, mode: Mode) -> TokenFeatures<B> {
+    pub(super) fn forward_tokens(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> TokenFeatures<B> {
         let packing = Packing::new(batch.lengths().clone(), &batch.device());
         TokenFeatures {
-            embeddings: self.encoder.forward(batch, &packing, mode),
+            embeddings: self.encoder.forward(batch, &packing, pass),
             prompt_tokens: batch.prompt_tokens(),
             packing,
         }
@@ -239,7 +248,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// Sets every dropout, the encoder's and the adapters'.
     pub fn set_dropout(&mut self, dropout: f64) {
         self.encoder.set_dropout(dropout);
-        self.for_each_linear(|_, layer| layer.set_adapter_dropout(dropout));
+        self.for_each_layer(|_, layer| layer.set_adapter_dropout(dropout));
     }
 
     /// The trained parameters by name, and how many values they hold.
@@ -263,10 +272,11 @@ impl<B: Backend> SentenceTransformer<B> {
     pub(crate) fn visit_params<V: ParamVisitor<B>>(&mut self, visitor: &mut V) -> Result<()> {
         self.encoder.visit_layers(&mut Params(&mut *visitor))?;
         for name in self.adapters.names() {
-            self.encoder
-                .visit_layers(&mut Linears(|path: &str, layer: &mut LoraLinear<B>| {
-                    layer.visit_adapter(&name, &format!("{name}/{path}"), visitor)
-                }))?;
+            self.encoder.visit_layers(&mut AdapterParams {
+                name: &name,
+                prefix: &format!("{name}/"),
+                visitor: &mut *visitor,
+            })?;
         }
         for (index, module) in self.modules.iter_mut().enumerate() {
             let path = format!("{}_{}.", index + 1, module.type_name());

@@ -3,17 +3,21 @@ use std::path::{Path, PathBuf};
 use super::file::read_json;
 use super::hub::HubOptions;
 use super::names;
+use super::pipeline::EmbeddingConfig;
 use super::source::Source;
 use super::weights::read_safetensors;
-use crate::adapter::LoraConfig;
+use serde_json::{Map, Value};
+
+use crate::adapter::PeftConfig;
 use crate::error::{RepoError, Result};
 use crate::state_dict::StateDict;
+use crate::text::Prompts;
 
 /// A folder with PEFT's two files.
 #[derive(Debug)]
 pub(super) struct AdapterFolder {
     folder: PathBuf,
-    config: LoraConfig,
+    config: PeftConfig,
     tensors: StateDict,
 }
 
@@ -37,7 +41,8 @@ impl AdapterFolder {
     /// the field that is wrong.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let config_file = folder.join(names::ADAPTER_CONFIG);
-        let config: LoraConfig = read_json(&config_file, "it describes the adapter")?;
+        let fields: Map<String, Value> = read_json(&config_file, "it describes the adapter")?;
+        let config = PeftConfig::from_json(fields)?;
         config.validate()?;
         let weights = folder.join(names::ADAPTER_WEIGHTS);
         let pickled = folder.join("adapter_model.bin");
@@ -59,7 +64,7 @@ impl AdapterFolder {
     /// [`RepoError::NotFound`] or [`HubError`](crate::error::HubError).
     pub(super) fn base(&self, hub: &HubOptions) -> Result<Source> {
         let path = self.folder.join(names::ADAPTER_CONFIG);
-        let Some(base) = self.config.base_model_name_or_path.as_deref() else {
+        let Some(base) = self.config.base_model_name_or_path() else {
             return Err(RepoError::InvalidField {
                 path,
                 field: "base_model_name_or_path".to_owned(),
@@ -70,7 +75,7 @@ impl AdapterFolder {
         };
         let mut hub = HubOptions::default_on(hub);
         // The base's revision is pinned in the configuration.
-        hub.revision = self.config.revision.clone().unwrap_or(hub.revision);
+        hub.revision = self.config.revision().map_or(hub.revision, str::to_owned);
         let source = Source::resolve_beside(base, Some(&self.folder), &hub)?;
         let has = |name: &str| source.folder.join(name).exists();
         if has(names::ADAPTER_CONFIG) && !has(names::CONFIG) {
@@ -83,8 +88,18 @@ impl AdapterFolder {
         Ok(source)
     }
 
+    /// The prompts that the folder brings, if any of them says something.
+    ///
+    /// # Errors
+    /// As for a model's.
+    pub(super) fn prompts(&self) -> Result<Option<Prompts>> {
+        let prompts = EmbeddingConfig::read(&self.folder)?.prompts;
+        let says_something = prompts.prompts.values().any(|prompt| !prompt.is_empty());
+        Ok(says_something.then_some(prompts))
+    }
+
     /// The configuration and the tensors.
-    pub(super) fn into_parts(self) -> (LoraConfig, StateDict) {
+    pub(super) fn into_parts(self) -> (PeftConfig, StateDict) {
         (self.config, self.tensors)
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
@@ -14,7 +15,7 @@ use crate::adapter::DEFAULT_ADAPTER;
 use crate::encoder::{Encoder, EncoderConfig};
 use crate::error::{RepoError, Result};
 use crate::model::{
-    AdapterLoadReport, ModelCardData, ModelConfig, ModelParts, SentenceTransformer,
+    AdapterLoadReport, AdapterWeights, ModelCardData, ModelConfig, ModelParts, SentenceTransformer,
     SimilarityFunction, WeightsReport,
 };
 use crate::text::{Prompts, TextTokenizer};
@@ -46,6 +47,12 @@ pub struct LoadAdapterOptions {
     pub name: String,
     /// Whether it trains further; one that does not stays frozen.
     pub is_trainable: bool,
+    /// Whether a weight that the file lacks, or has in another shape, is an error; else it
+    /// stays fresh, and the report says so.
+    pub strict: bool,
+    /// Whether the adapter takes the place of the one of the same name, which stays active or
+    /// not. It may be of another type, on other layers, of other ranks.
+    pub hotswap: bool,
     /// Where and how to find what is not a folder.
     pub hub: HubOptions,
 }
@@ -55,6 +62,8 @@ impl Default for LoadAdapterOptions {
         Self {
             name: DEFAULT_ADAPTER.to_owned(),
             is_trainable: false,
+            strict: true,
+            hotswap: false,
             hub: HubOptions::default(),
         }
     }
@@ -123,7 +132,7 @@ impl<B: Backend> SentenceTransformer<B> {
         };
         if let Some(adapter) = adapter {
             let (config, tensors) = adapter.into_parts();
-            model.add_adapter_with_weights(DEFAULT_ADAPTER, config, tensors, false)?;
+            model.add_adapter_with_weights(config, AdapterWeights::new(tensors))?;
         }
         Ok(model)
     }
@@ -131,7 +140,8 @@ impl<B: Backend> SentenceTransformer<B> {
     /// Loads an adapter into the model under the name `default` and makes it the only
     /// active one. It is frozen.
     ///
-    /// Only the adapter is read: the folder's own tokenizer, pooling and prompts, if it
+    /// Only the adapter is read, and the prompts that the folder brings: they go before the
+    /// model's own where this adapter is used. The folder's own tokenizer and pooling, if it
     /// has such, are for loading it [directly](Self::load).
     ///
     /// # Errors
@@ -152,8 +162,20 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &LoadAdapterOptions,
     ) -> Result<AdapterLoadReport> {
         let source = Source::resolve(&source.as_ref().to_string_lossy(), &options.hub)?;
-        let (config, tensors) = AdapterFolder::read(&source.folder)?.into_parts();
-        self.add_adapter_with_weights(&options.name, config, tensors, options.is_trainable)
+        let adapter = AdapterFolder::read(&source.folder)?;
+        let prompts = adapter.prompts()?;
+        let (config, tensors) = adapter.into_parts();
+        self.add_adapter_with_weights(
+            config,
+            AdapterWeights {
+                name: options.name.clone(),
+                tensors,
+                trainable: options.is_trainable,
+                strict: options.strict,
+                replace: options.hotswap,
+                prompts,
+            },
+        )
     }
 }
 
@@ -185,6 +207,9 @@ fn load_whole<B: Backend>(
             encoder: encoder_config,
             encoder_fields: fields,
             prompts: options.prompts.clone().unwrap_or(embedding.prompts),
+            adapter_prompts: BTreeMap::new(),
+            query_adapters: None,
+            document_adapters: None,
             similarity_fn: options.similarity_fn.unwrap_or(embedding.similarity_fn),
             truncate_dim: options.truncate_dim.or(embedding.truncate_dim),
             do_lower_case: text.do_lower_case,

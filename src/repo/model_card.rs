@@ -1,8 +1,8 @@
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use burn::tensor::backend::Backend;
 
-use crate::adapter::{AdapterEntry, ModuleNames};
+use crate::adapter::{AdapterEntry, ModuleNames, PeftConfig};
 use crate::model::SentenceTransformer;
 
 /// The content of `README.md`: what the model is and how to load it, with the adapter
@@ -61,7 +61,7 @@ fn base_model<'a, B: Backend>(
     model: &'a SentenceTransformer<B>,
     adapter: Option<&'a AdapterEntry>,
 ) -> Option<&'a str> {
-    let of_adapter = adapter.and_then(|adapter| adapter.config.base_model_name_or_path.as_deref());
+    let of_adapter = adapter.and_then(|adapter| adapter.config.base_model_name_or_path());
     let base = of_adapter.or(model.config().name_or_path.as_deref());
     base.filter(|base| !base.starts_with(['/', '.']) && !base.contains('\\'))
 }
@@ -131,14 +131,37 @@ fn body<B: Backend>(
 
 fn adapter_section(card: &mut String, adapter: &AdapterEntry) -> std::fmt::Result {
     let config = &adapter.config;
-    writeln!(card, "\n## Adapter\n\n| | |\n|---|---|\n| type | LoRA |")?;
-    writeln!(card, "| rank | {} |", config.r)?;
-    writeln!(card, "| alpha | {} |", config.lora_alpha)?;
-    writeln!(card, "| dropout | {} |", config.lora_dropout)?;
-    let targets = match &config.target_modules {
+    writeln!(card, "\n## Adapter\n\n| | |\n|---|---|")?;
+    let mut row = |name: &str, value: &dyn Display| writeln!(card, "| {name} | {value} |");
+    match config {
+        PeftConfig::Lora(config) => {
+            row("type", &if config.use_dora { "LoRA (DoRA)" } else { "LoRA" })?;
+            row("rank", &config.r)?;
+            row("alpha", &config.lora_alpha)?;
+            row("dropout", &config.lora_dropout)?;
+        }
+        PeftConfig::AdaLora(config) => {
+            row("type", &"AdaLoRA")?;
+            row("first rank", &config.init_r)?;
+            row("alpha", &config.lora_alpha)?;
+            row("dropout", &config.lora_dropout)?;
+        }
+        PeftConfig::Ia3(_) => row("type", &"IA³")?,
+        PeftConfig::Loha(config) => {
+            row("type", &"LoHa")?;
+            row("rank", &config.r)?;
+            row("alpha", &config.alpha)?;
+        }
+        PeftConfig::Lokr(config) => {
+            row("type", &"LoKr")?;
+            row("rank", &config.r)?;
+            row("alpha", &config.alpha)?;
+        }
+    }
+    let targets = match config.target_modules() {
         Some(ModuleNames::List(names)) => names.join(", "),
         Some(ModuleNames::Pattern(pattern)) => format!("`{pattern}`"),
         None => "the architecture's default ones".to_owned(),
     };
-    writeln!(card, "| layers | {targets} |")
+    row("layers", &targets)
 }

@@ -79,12 +79,9 @@ impl<B: Backend> SentenceTransformer<B> {
     ) -> Result<()> {
         let mut config = adapter.config.clone();
         // A path relative to the folder it was read from means nothing in this one.
-        if config
-            .base_model_name_or_path
-            .as_deref()
-            .is_some_and(is_relative_path)
-        {
-            config.base_model_name_or_path = self.config().name_or_path.clone();
+        if config.base_model_name_or_path().is_some_and(is_relative_path) {
+            let revision = config.revision().map(str::to_owned);
+            config.set_base(self.config().name_or_path.clone(), revision);
         }
         let json = config.to_json().map_err(|source| RepoError::Json {
             path: folder.join(names::ADAPTER_CONFIG),

@@ -2,7 +2,10 @@
 
 mod visitor;
 
-pub use visitor::{CollectTensors, LoadTensors, ParamVisitor, SetTrainable, TrainableNames};
+pub use visitor::{
+    CollectTensors, DrawParams, FindNotFinite, LoadTensors, LoadedKeys, ParamVisitor, SetTrainable,
+    ShapeMismatch, TrainableNames,
+};
 
 use std::collections::BTreeMap;
 
@@ -47,6 +50,11 @@ impl StateDict {
     /// The tensor of that key.
     pub fn get(&self, key: &str) -> Option<&TensorData> {
         self.tensors.get(key)
+    }
+
+    /// Takes the tensor of that key out.
+    pub fn remove(&mut self, key: &str) -> Option<TensorData> {
+        self.tensors.remove(key)
     }
 
     /// Whether there is a tensor of that key.

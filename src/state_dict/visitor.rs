@@ -35,7 +35,31 @@ impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for &mut V {
 pub struct LoadTensors<'a, B: Backend> {
     tensors: &'a mut StateDict,
     device: &'a B::Device,
+    loaded: Vec<String>,
     missing: Vec<String>,
+    mismatched: Vec<ShapeMismatch>,
+}
+
+/// A tensor that has not the shape of the parameter it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeMismatch {
+    /// Its key.
+    pub key: String,
+    /// The parameter's shape.
+    pub expected: Vec<usize>,
+    /// The tensor's shape.
+    pub found: Vec<usize>,
+}
+
+/// What became of parameters that were to be loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadedKeys {
+    /// Those that were.
+    pub loaded: Vec<String>,
+    /// Those that there were no tensors for.
+    pub missing: Vec<String>,
+    /// Those whose tensors have another shape.
+    pub mismatched: Vec<ShapeMismatch>,
 }
 
 impl<'a, B: Backend> LoadTensors<'a, B> {
@@ -44,23 +68,46 @@ impl<'a, B: Backend> LoadTensors<'a, B> {
         Self {
             tensors,
             device,
+            loaded: Vec::new(),
             missing: Vec::new(),
+            mismatched: Vec::new(),
         }
     }
 
-    /// Says whether all was there.
+    /// Says whether all was there, and as it was expected.
     ///
     /// # Errors
-    /// [`StateDictError::Missing`] with every key that was not.
-    pub fn finish(self) -> Result<()> {
-        if self.missing.is_empty() {
-            return Ok(());
+    /// [`StateDictError::Missing`] with every key that was not, or
+    /// [`StateDictError::ShapeMismatch`].
+    pub fn finish(self) -> Result<LoadedKeys> {
+        let owner = self.tensors.owner.clone();
+        if !self.missing.is_empty() {
+            let keys = self.missing;
+            return Err(StateDictError::Missing { owner, keys }.into());
         }
-        Err(StateDictError::Missing {
-            owner: self.tensors.owner.clone(),
-            keys: self.missing,
+        match self.mismatched.first().cloned() {
+            None => Ok(self.into_keys()),
+            Some(ShapeMismatch {
+                key,
+                expected,
+                found,
+            }) => Err(StateDictError::ShapeMismatch {
+                owner,
+                key,
+                expected,
+                found,
+            }
+            .into()),
         }
-        .into())
+    }
+
+    /// What became of the parameters; those that were not loaded are as they were.
+    pub fn into_keys(self) -> LoadedKeys {
+        LoadedKeys {
+            loaded: self.loaded,
+            missing: self.missing,
+            mismatched: self.mismatched,
+        }
     }
 }
 
@@ -70,15 +117,59 @@ impl<B: Backend> ParamVisitor<B> for LoadTensors<'_, B> {
         key: String,
         param: &mut Param<Tensor<B, D>>,
     ) -> Result<()> {
-        if !self.tensors.contains(&key) {
+        // The lazy shape and id: looking at the value would draw it.
+        let shape: [usize; D] = param.lazy_shape().dims();
+        let Some(data) = self.tensors.get(&key) else {
             self.missing.push(key);
             return Ok(());
+        };
+        if data.shape[..] != shape {
+            let found = data.shape.to_vec();
+            let expected = shape.to_vec();
+            // It is somebody's tensor, if not one that fits.
+            self.tensors.remove(&key);
+            self.mismatched.push(ShapeMismatch {
+                key,
+                expected,
+                found,
+            });
+            return Ok(());
         }
-        // The lazy shape and id: looking at the value would draw it.
-        let tensor = self
-            .tensors
-            .take(&key, param.lazy_shape().dims(), self.device)?;
+        let tensor = self.tensors.take(&key, shape, self.device)?;
         *param = Param::initialized(param.id, tensor.require_grad());
+        self.loaded.push(key);
+        Ok(())
+    }
+}
+
+/// Draws the parameters that are drawn only when they are first used.
+#[derive(Debug)]
+pub struct DrawParams;
+
+impl<B: Backend> ParamVisitor<B> for DrawParams {
+    fn visit<const D: usize>(&mut self, _: String, param: &mut Param<Tensor<B, D>>) -> Result<()> {
+        param.val();
+        Ok(())
+    }
+}
+
+/// Finds a parameter that holds NaN or infinity.
+#[derive(Debug, Default)]
+pub struct FindNotFinite(pub Option<String>);
+
+impl<B: Backend> ParamVisitor<B> for FindNotFinite {
+    fn visit<const D: usize>(
+        &mut self,
+        key: String,
+        param: &mut Param<Tensor<B, D>>,
+    ) -> Result<()> {
+        let is_finite = |values: Tensor<B, D>| {
+            let all = values.is_finite().all().into_data();
+            all.iter::<bool>().all(|is_finite| is_finite)
+        };
+        if self.0.is_none() && !is_finite(param.val()) {
+            self.0 = Some(key);
+        }
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ use super::product::{Term, product};
 use super::random::Dropout;
 use super::tensor::{Floats, Tracked, from_tracked, tracked};
 use super::{elementwise, pooling};
-use crate::kernel::linear::low_rank;
+use crate::kernel::linear::{add_to_rows, low_rank};
 use crate::kernel::{Activation, LayerNormParams, LinearParams, LowRankParams, Mode};
 
 /// A tensor that no gradient flows into, in the place of a parent that is not there.
@@ -66,12 +66,10 @@ pub(super) fn linear<B: Backend>(
     mut updates: Vec<LowRankParams<'_, B>>,
     mut layer: Linear,
 ) -> Tensor<B, 2> {
-    // One update is fused; with more, the others are composed and the activation last.
-    let (others, drawn) = if updates.len() > 1 {
-        (updates.split_off(1), layer.updates.split_off(1))
-    } else {
-        (Vec::new(), Vec::new())
-    };
+    // One update of all rows is fused; others are composed, and the activation is last.
+    let fused = updates.first().map_or(0, |first| usize::from(first.rows.is_none()));
+    let others = updates.split_off(fused);
+    let drawn = layer.updates.split_off(fused);
     let activation = match others.is_empty() {
         true => Activation::Identity,
         false => std::mem::replace(&mut layer.activation, Activation::Identity),
@@ -109,13 +107,18 @@ pub(super) fn linear<B: Backend>(
     let output = others
         .into_iter()
         .zip(drawn)
-        .fold(output, |output, (update, drawn)| {
-            let input = match drawn.dropout {
-                Some(drawn) => dropout(generic_input.clone(), drawn),
+        .fold(output, |output, (mut update, drawn)| {
+            let rows = update.rows.take();
+            let input = match &rows {
+                Some(rows) => generic_input.clone().narrow(0, rows.start, rows.len()),
                 None => generic_input.clone(),
             };
+            let input = match drawn.dropout {
+                Some(drawn) => dropout(input, drawn),
+                None => input,
+            };
             // Dropped out already, by the mask that was drawn in turn.
-            output + low_rank(input, update, Mode::Inference)
+            add_to_rows(output, rows, low_rank(input, update, Mode::Inference))
         });
     match activation {
         Activation::Identity => output,

@@ -1,5 +1,6 @@
 #![allow(unsafe_code, reason = "outputs are written in parts; see SAFETY")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rten_simd::Isa;
@@ -35,6 +36,8 @@ pub(super) struct LowRank {
     pub(super) packed: [PackedWeight; 2],
     pub(super) scaling: f32,
     pub(super) dropout: Option<Dropout>,
+    /// The rows of the input that it updates; none where it updates all.
+    pub(super) rows: Option<Range<usize>>,
 }
 
 /// What a forward pass leaves for the backward one.
@@ -64,9 +67,10 @@ impl Linear {
             .map(|update| update.packed[1].transposed(&update.b))
             .collect();
         let mut terms = vec![Term::new(input, &weight)];
-        for (thin, wide) in thin.iter().zip(&wide) {
-            let left = MatrixView::new(thin, [rows, wide.rows()]);
-            terms.push(Term::new(left, wide));
+        for ((thin, wide), update) in thin.iter().zip(&wide).zip(&self.updates) {
+            let updated = update.rows.clone().unwrap_or(0..rows);
+            let left = MatrixView::new(thin, [updated.len(), wide.rows()]);
+            terms.push(Term::new(left, wide).from_row(updated.start));
         }
         let keep_before = keep && self.activation != Activation::Identity;
         let shape = [rows, d_output];
@@ -112,8 +116,12 @@ impl Linear {
 }
 
 impl LowRank {
-    /// `s · A(dropout(x))`, `[rows, r]`
+    /// `s · A(dropout(x))` of the rows that are updated, `[rows, r]`
     fn thin(&self, input: MatrixView<'_>) -> Vec<f32> {
+        let input = match &self.rows {
+            Some(rows) => input.select_rows(rows.clone()),
+            None => input,
+        };
         let narrow = self.packed[0].transposed(&self.a);
         let dropped = self.dropped(input);
         let left = match &dropped {

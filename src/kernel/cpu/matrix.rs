@@ -71,6 +71,16 @@ impl<'a> MatrixView<'a> {
         Self::strided(data, [rows, columns], columns)
     }
 
+    /// Some of the rows of a contiguous matrix.
+    pub(super) fn select_rows(self, rows: std::ops::Range<usize>) -> Self {
+        assert_eq!(self.row_stride, self.columns, "a contiguous matrix");
+        Self {
+            data: &self.data[rows.start * self.row_stride..rows.end * self.row_stride],
+            rows: rows.len(),
+            ..self
+        }
+    }
+
     /// A matrix whose rows lie `row_stride` apart.
     pub(super) fn strided(data: &'a [f32], [rows, columns]: [usize; 2], row_stride: usize) -> Self {
         assert!(

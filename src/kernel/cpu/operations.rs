@@ -33,6 +33,7 @@ pub(in crate::kernel) fn linear<B: Backend>(
                 packed: update.packed.clone(),
                 scaling: update.scaling as f32,
                 dropout: Dropout::draw(update.dropout, mode),
+                rows: update.rows.clone(),
             })
             .collect(),
         activation,

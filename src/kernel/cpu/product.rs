@@ -18,11 +18,12 @@ const BLOCK: usize = 128 * 1024;
 /// Below this many multiplications a product is not worth a second thread.
 const PARALLEL_WORK: usize = 1 << 20;
 
-/// One term of a sum of products: `left · right`.
+/// One term of a sum of products: `left · right`, added to the sum's rows from one on.
 #[derive(Clone, Copy)]
 pub(super) struct Term<'a> {
     left: MatrixView<'a>,
     right: &'a PackedMatrix,
+    top: usize,
 }
 
 impl<'a> Term<'a> {
@@ -30,7 +31,21 @@ impl<'a> Term<'a> {
     /// If the operands do not fit together.
     pub(super) fn new(left: MatrixView<'a>, right: &'a PackedMatrix) -> Self {
         assert_eq!(left.columns, right.rows(), "operands of a product");
-        Self { left, right }
+        Self {
+            left,
+            right,
+            top: 0,
+        }
+    }
+
+    /// The same term, added to the sum's rows from `top` on.
+    pub(super) fn from_row(self, top: usize) -> Self {
+        Self { top, ..self }
+    }
+
+    /// The sum's rows that it is added to.
+    fn rows(&self) -> Range<usize> {
+        self.top..self.top + self.left.rows
     }
 
     /// The shape of the product.
@@ -50,11 +65,12 @@ pub(super) trait Epilogue: Sync {
     fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize);
 }
 
-/// Computes the sum of products `Σ left · right`, all of one shape, and hands each value
-/// to the epilogue once; in parallel where the work is worth it.
+/// Computes the sum of products `Σ left · right` and hands each value to the epilogue once;
+/// in parallel where the work is worth it. The first term has the shape of the sum, others
+/// may be added to some of its rows only.
 ///
 /// # Panics
-/// If the terms' shapes differ.
+/// If the terms do not fit together.
 pub(super) fn product<E: Epilogue>(terms: &[Term<'_>], epilogue: &E) {
     let depth: usize = terms.iter().map(|term| term.left.columns).sum();
     let [rows, columns] = terms.first().map_or([0, 0], Term::shape);
@@ -70,8 +86,10 @@ pub(super) fn product_on<E: Epilogue>(threads: usize, terms: &[Term<'_>], epilog
     let Some(first) = terms.first() else { return };
     let [rows, _] = first.shape();
     for term in terms {
-        assert_eq!(term.shape(), first.shape(), "terms of a sum of products");
+        let fits = term.shape()[1] == first.shape()[1] && term.rows().end <= rows;
+        assert!(fits, "terms of a sum of products");
     }
+    assert_eq!(first.top, 0, "the first term of a sum has all its rows");
     let panels = first.right.panels();
     let depth: usize = terms.iter().map(|term| term.left.columns).sum();
     let run = |rows: Range<usize>, panels: Range<usize>| {
@@ -115,7 +133,7 @@ impl<E: Epilogue> Part<'_, E> {
         let mut sums = Sums([0.0; LARGEST_TILE.rows * LARGEST_TILE.columns]);
         let mut start = self.rows.start;
         while start < self.rows.end {
-            let end = self.rows.end.min(start + block);
+            let (end, terms) = self.section(start, block);
             // Strips of nearly equal height: a last one of a single row would leave the
             // multipliers waiting.
             let strips = (end - start).div_ceil(tile.rows);
@@ -125,7 +143,7 @@ impl<E: Epilogue> Part<'_, E> {
                     let top = start + (end - start) * strip / strips;
                     let bottom = start + (end - start) * (strip + 1) / strips;
                     let strip = Strip {
-                        terms: self.terms,
+                        terms: &terms,
                         panel,
                         rows: top..bottom,
                         sums: &mut sums,
@@ -143,6 +161,23 @@ impl<E: Epilogue> Part<'_, E> {
             }
             start = end;
         }
+    }
+
+    /// The end of the rows from `start` on, at most `most`, that are the sum of the same
+    /// terms, and those terms.
+    fn section(&self, start: usize, most: usize) -> (usize, Vec<Term<'_>>) {
+        let mut end = self.rows.end.min(start + most);
+        let mut terms = Vec::with_capacity(self.terms.len());
+        for term in self.terms {
+            let rows = term.rows();
+            if rows.contains(&start) {
+                end = end.min(rows.end);
+                terms.push(*term);
+            } else if rows.start > start {
+                end = end.min(rows.start);
+            }
+        }
+        (end, terms)
     }
 }
 
@@ -244,7 +279,7 @@ fn strip<I: Isa, const ROWS: usize>(
         if depth == 0 {
             continue;
         }
-        let left = &term.left.data[top * row_stride..];
+        let left = &term.left.data[(top - term.top) * row_stride..];
         assert!((ROWS - 1) * row_stride + (depth - 1) * step < left.len());
         assert!(depth * VECTORS * lanes <= right.len());
         let (mut left, mut right) = (left.as_ptr(), right.as_ptr());

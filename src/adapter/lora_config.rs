@@ -1,10 +1,13 @@
-use std::collections::BTreeMap;
-
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{AdapterError, Result};
+use super::peft_config::{
+    PEFT_VERSION, as_python_number, as_python_numbers, check_targeting, invalid, sorted_json,
+    unsupported,
+};
+use super::{InitLoraWeights, InitScheme, LayerIndices, ModuleNames, Targeting, TokenIndices};
+use crate::error::Result;
 
 /// What the adapted model is for, as PEFT names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub enum TaskType {
 }
 
 /// Which bias vectors train along with the adapter.
+///
+/// They are the adapter's own: the base keeps its biases, and has them back when the adapter
+/// is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bias {
@@ -31,66 +37,6 @@ pub enum Bias {
     All,
     /// The biases of the adapted layers.
     LoraOnly,
-}
-
-/// Module names: a list of name endings, or one regular expression for whole names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ModuleNames {
-    /// Names that a module's path equals, or ends with after a dot.
-    List(Vec<String>),
-    /// A regular expression that a module's whole path matches; `all-linear` stands
-    /// for every linear layer.
-    Pattern(String),
-}
-
-impl ModuleNames {
-    /// Name endings, from anything that holds strings.
-    pub fn list<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self::List(names.into_iter().map(Into::into).collect())
-    }
-
-    /// Every linear layer of the encoder.
-    pub fn all_linear() -> Self {
-        Self::Pattern("all-linear".to_owned())
-    }
-}
-
-/// One layer index or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum LayerIndices {
-    /// This layer alone.
-    One(usize),
-    /// These layers.
-    Many(Vec<usize>),
-}
-
-impl LayerIndices {
-    /// Whether the index is among them.
-    pub fn contains(&self, index: usize) -> bool {
-        match self {
-            Self::One(one) => *one == index,
-            Self::Many(many) => many.contains(&index),
-        }
-    }
-}
-
-/// How a fresh adapter's weights are drawn: `true`, `false` or the name of a scheme.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum InitLoraWeights {
-    /// `true`: A uniform in ±1/√d_input, B zero. `false`: both as PyTorch initialises a
-    /// linear layer, so that the fresh adapter already changes the output.
-    Flag(bool),
-    /// A scheme by name, such as `gaussian`: A normal with deviation 1/r, B zero.
-    Scheme(String),
-}
-
-impl Default for InitLoraWeights {
-    fn default() -> Self {
-        Self::Flag(true)
-    }
 }
 
 /// A LoRA adapter's configuration: `adapter_config.json` as peft 0.21.2 reads and
@@ -143,10 +89,13 @@ pub struct LoraConfig {
     pub use_dora: bool,
     /// Whether B has a bias.
     pub lora_bias: bool,
-    /// Whether the base layer stores its weight transposed.
+    /// Whether the base layer stores its weight transposed; linear layers do not, and PEFT
+    /// ignores it there.
     pub fan_in_fan_out: bool,
-    /// Modules trained and saved in full beside the adapter.
+    /// Modules trained and saved in full beside the adapter, by the endings of their names.
     pub modules_to_save: Option<Vec<String>>,
+    /// Tokens whose embeddings are trained and saved by themselves.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// What the adapted model is for.
     pub task_type: Option<TaskType>,
     /// Whether the adapter was saved frozen; does not change the output.
@@ -179,6 +128,7 @@ impl Default for LoraConfig {
             lora_bias: false,
             fan_in_fan_out: false,
             modules_to_save: None,
+            trainable_token_indices: None,
             task_type: None,
             inference_mode: false,
             base_model_name_or_path: None,
@@ -188,24 +138,21 @@ impl Default for LoraConfig {
     }
 }
 
-/// The version of PEFT whose file format is written.
-const PEFT_VERSION: &str = "0.21.2";
-
 /// Fields that are written back but never computed with, and their defaults.
-fn informational_fields() -> Value {
+pub(super) fn informational_fields() -> Value {
     json!({
         "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
         "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
         "kasa_config": null, "layer_replication": null, "loftq_config": {},
         "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
         "monteclora_config": null, "peft_type": "LORA", "peft_version": PEFT_VERSION,
-        "qalora_group_size": 16, "target_parameters": null, "trainable_token_indices": null,
+        "qalora_group_size": 16, "target_parameters": null,
         "use_bdlora": null, "use_qalora": false, "velora_config": null,
     })
 }
 
 /// Of those, the ones that change the output when they are set.
-const CHANGES_OUTPUT: [&str; 14] = [
+const CHANGES_OUTPUT: [&str; 13] = [
     "alora_invocation_tokens",
     "arrow_config",
     "corda_config",
@@ -216,7 +163,6 @@ const CHANGES_OUTPUT: [&str; 14] = [
     "megatron_config",
     "monteclora_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "use_qalora",
     "velora_config",
@@ -235,128 +181,74 @@ impl LoraConfig {
     }
 
     /// The content of `adapter_config.json`: every field of peft 0.21.2, sorted.
+    ///
+    /// # Errors
+    /// What the serialiser says.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let mut fields: BTreeMap<String, Value> = BTreeMap::new();
-        for part in [informational_fields(), serde_json::to_value(self)?] {
-            if let Value::Object(part) = part {
-                fields.extend(part);
-            }
+        sorted_json(informational_fields(), self)
+    }
+
+    /// What says which layers are adapted.
+    pub(super) fn targeting(&self) -> Targeting<'_> {
+        Targeting {
+            target_modules: self.target_modules.as_ref(),
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers_to_transform: self.layers_to_transform.as_ref(),
+            layers_pattern: self.layers_pattern.as_ref(),
+            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
+            r: self.r,
+            rank_pattern: Some(&self.rank_pattern),
+            alpha: self.lora_alpha,
+            alpha_pattern: Some(&self.alpha_pattern),
         }
-        serde_json::to_string_pretty(&fields)
     }
 
     /// Checks every field that changes the output: its range, and that this version
     /// computes it.
     ///
     /// # Errors
-    /// [`AdapterError::InvalidField`] or [`AdapterError::Unsupported`], naming the field.
+    /// [`AdapterError::InvalidField`](crate::error::AdapterError) or
+    /// [`AdapterError::Unsupported`](crate::error::AdapterError), naming the field.
     pub fn validate(&self) -> Result<()> {
-        let invalid = |field: &str, expected: &str, found: String| {
-            Err(AdapterError::InvalidField {
-                field: field.to_owned(),
-                expected: expected.to_owned(),
-                found,
-            }
-            .into())
-        };
-        if self.r == 0 || self.rank_pattern.values().any(|&r| r == 0) {
-            return invalid("r", "a rank of at least 1", "0".to_owned());
-        }
-        let alphas = [("lora_alpha", self.lora_alpha)].into_iter();
-        let alphas = alphas.chain(self.alpha_pattern.values().map(|&a| ("alpha_pattern", a)));
-        for (field, alpha) in alphas {
-            if !(alpha.is_finite() && alpha > 0.0) {
-                return invalid(field, "a positive number", alpha.to_string());
-            }
-        }
+        check_targeting(&self.targeting(), "lora_alpha")?;
         if !(0.0..1.0).contains(&self.lora_dropout) {
             let expected = "a probability in [0, 1)";
-            return invalid("lora_dropout", expected, self.lora_dropout.to_string());
+            return Err(invalid("lora_dropout", expected, self.lora_dropout));
         }
-        let pattern_targets = matches!(self.target_modules, Some(ModuleNames::Pattern(_)));
-        if self.layers_to_transform.is_some() && pattern_targets {
-            let expected = "null where target_modules is a pattern";
-            return invalid("layers_to_transform", expected, "set".to_owned());
+        if self.lora_bias && self.use_dora {
+            return Err(invalid("lora_bias", "false where use_dora is true", true));
         }
-        if self.layers_pattern.is_some() && self.layers_to_transform.is_none() {
-            let expected = "null where layers_to_transform is null";
-            return invalid("layers_pattern", expected, "set".to_owned());
-        }
-        self.validate_supported()
-    }
-
-    fn validate_supported(&self) -> Result<()> {
-        let unsupported = |field: &str, found: String| {
-            Err(AdapterError::Unsupported {
-                field: field.to_owned(),
-                found,
+        if let InitLoraWeights::Scheme(scheme) = &self.init_lora_weights {
+            let name = String::from(scheme.clone());
+            if self.lora_bias {
+                let expected = "true or false where lora_bias is true";
+                return Err(invalid("init_lora_weights", expected, name));
             }
-            .into())
-        };
+            if let InitScheme::Other(_) = scheme {
+                return Err(unsupported("init_lora_weights", name));
+            }
+        }
         match self.other.get("peft_type") {
             None => {}
             Some(Value::String(peft_type)) if peft_type == "LORA" => {}
-            Some(peft_type) => return unsupported("peft_type", peft_type.to_string()),
-        }
-        let flags = [
-            ("use_dora", self.use_dora),
-            ("lora_bias", self.lora_bias),
-            ("fan_in_fan_out", self.fan_in_fan_out),
-        ];
-        if let Some((field, _)) = flags.into_iter().find(|(_, set)| *set) {
-            return unsupported(field, "true".to_owned());
-        }
-        if self.bias != Bias::None {
-            return unsupported("bias", format!("{:?}", self.bias));
-        }
-        if let Some(modules) = self.modules_to_save.as_ref().filter(|m| !m.is_empty()) {
-            return unsupported("modules_to_save", format!("{modules:?}"));
-        }
-        if let InitLoraWeights::Scheme(scheme) = &self.init_lora_weights
-            && scheme != "gaussian"
-        {
-            return unsupported("init_lora_weights", scheme.clone());
+            Some(peft_type) => return Err(unsupported("peft_type", peft_type)),
         }
         for field in CHANGES_OUTPUT {
             match self.other.get(field) {
                 None | Some(Value::Null | Value::Bool(false)) => {}
                 Some(Value::Object(map)) if map.is_empty() => {}
                 Some(Value::Array(list)) if list.is_empty() => {}
-                Some(value) => return unsupported(field, value.to_string()),
+                Some(value) => return Err(unsupported(field, value)),
             }
         }
         Ok(())
     }
 }
 
-/// Whole numbers as Python writes its integers: `128`, not `128.0`.
-fn python_number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        Value::from(value as i64)
-    } else {
-        Value::from(value)
-    }
-}
-
-fn as_python_number<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    python_number(*value).serialize(serializer)
-}
-
-fn as_python_numbers<S: serde::Serializer>(
-    values: &IndexMap<String, f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(
-        values
-            .iter()
-            .map(|(key, &value)| (key, python_number(value))),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::error::{AdapterError, Error};
 
     fn parse(json: Value) -> LoraConfig {
         serde_json::from_value(json).unwrap()
@@ -407,6 +299,11 @@ mod tests {
             ("alpha_pattern", json!({ "alpha_pattern": { "query": -1 } })),
             ("lora_dropout", json!({ "lora_dropout": 1.0 })),
             ("layers_pattern", json!({ "layers_pattern": "layer" })),
+            ("lora_bias", json!({ "lora_bias": true, "use_dora": true })),
+            (
+                "init_lora_weights",
+                json!({ "lora_bias": true, "init_lora_weights": "gaussian" }),
+            ),
             (
                 "layers_to_transform",
                 json!({ "target_modules": ".*", "layers_to_transform": 1 }),
@@ -424,10 +321,9 @@ mod tests {
     fn fields_that_would_change_the_output_are_refused_by_name() {
         for (field, json) in [
             ("peft_type", json!({ "peft_type": "IA3" })),
-            ("use_dora", json!({ "use_dora": true })),
-            ("bias", json!({ "bias": "all" })),
-            ("modules_to_save", json!({ "modules_to_save": ["pooler"] })),
-            ("init_lora_weights", json!({ "init_lora_weights": "pissa" })),
+            ("init_lora_weights", json!({ "init_lora_weights": "loftq" })),
+            ("corda_config", json!({ "corda_config": { "x": 1 } })),
+            ("use_qalora", json!({ "use_qalora": true })),
             (
                 "layer_replication",
                 json!({ "layer_replication": [[0, 4]] }),

@@ -1,0 +1,578 @@
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::layer::{assign, copy_of, frozen, replace_or_push};
+use super::pass::{NamedAdapter, activate, active, groups};
+use super::{
+    AdaptedLayer, HadamardUpdate, KroneckerUpdate, LayerAdapter, LayerKind, LayerPlan,
+    LowRankUpdate, MergedLayer, Pass, Replaced, Rescale, UpdateConfig,
+};
+use crate::error::Result;
+use crate::kernel::{Activation, LinearParams, Mode, PackedWeight, linear};
+use crate::state_dict::ParamVisitor;
+
+/// A linear layer's size: the configuration of [`AdaptedLinear`].
+#[derive(Debug, Clone, Copy)]
+pub struct AdaptedLinearConfig {
+    /// The size of the input features.
+    pub d_input: usize,
+    /// The size of the output features.
+    pub d_output: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// The deviation of a fresh layer's weight.
+    pub initializer_range: f64,
+}
+
+impl AdaptedLinearConfig {
+    /// A fresh layer without adapters. Its weight is drawn when it is first used.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> AdaptedLinear<B> {
+        let weight = Initializer::Normal {
+            mean: 0.0,
+            std: self.initializer_range,
+        };
+        AdaptedLinear {
+            weight: weight.init([self.d_output, self.d_input], device),
+            bias: self
+                .bias
+                .then(|| Initializer::Zeros.init([self.d_output], device)),
+            packed: PackedWeight::default(),
+            adapters: Vec::new(),
+            merged: None,
+        }
+    }
+}
+
+/// What an adapter adds to a linear layer, or changes about it.
+#[derive(Module, Debug)]
+pub enum LinearUpdate<B: Backend> {
+    /// LoRA and AdaLoRA.
+    LowRank(LowRankUpdate<B>),
+    /// IA³.
+    Rescale(Rescale<B>),
+    /// LoHa.
+    Hadamard(HadamardUpdate<B>),
+    /// LoKr.
+    Kronecker(KroneckerUpdate<B>),
+}
+
+/// One adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct LinearAdapter<B: Backend> {
+    #[module(skip)]
+    name: String,
+    #[module(skip)]
+    place: Option<usize>,
+    update: Option<LinearUpdate<B>>,
+    /// A weight in place of the layer's own.
+    weight: Option<Param<Tensor<B, 2>>>,
+    /// A bias in place of the layer's own.
+    bias: Option<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    packed: PackedWeight,
+}
+
+impl<B: Backend> NamedAdapter for LinearAdapter<B> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn place(&self) -> Option<usize> {
+        self.place
+    }
+
+    fn set_place(&mut self, place: Option<usize>) {
+        self.place = place;
+    }
+}
+
+impl<B: Backend> LinearAdapter<B> {
+    /// Visits the adapter's parameters, keyed behind the layer's path as in PEFT's files.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
+        match &mut self.update {
+            Some(LinearUpdate::LowRank(update)) => update.visit_params(path, visitor)?,
+            Some(LinearUpdate::Rescale(update)) => update.visit_params(path, visitor)?,
+            Some(LinearUpdate::Hadamard(update)) => update.visit_params(path, visitor)?,
+            Some(LinearUpdate::Kronecker(update)) => update.visit_params(path, visitor)?,
+            None => {}
+        }
+        if let Some(weight) = &mut self.weight {
+            visitor.visit(format!("{path}.weight"), weight)?;
+        }
+        if let Some(bias) = &mut self.bias {
+            // An updated layer's own parameters lie one deeper in PEFT's wrapper.
+            let base = match self.update {
+                Some(_) => ".base_layer",
+                None => "",
+            };
+            visitor.visit(format!("{path}{base}.bias"), bias)?;
+        }
+        Ok(())
+    }
+
+    /// The low-rank update, if it is one.
+    fn low_rank(&self) -> Option<&LowRankUpdate<B>> {
+        match &self.update {
+            Some(LinearUpdate::LowRank(update)) => Some(update),
+            _ => None,
+        }
+    }
+
+    fn set_dropout(&mut self, dropout: f64) {
+        match &mut self.update {
+            Some(LinearUpdate::LowRank(update)) => update.set_dropout(dropout),
+            Some(LinearUpdate::Hadamard(update)) => update.set_dropout(dropout),
+            Some(LinearUpdate::Kronecker(update)) => update.set_dropout(dropout),
+            Some(LinearUpdate::Rescale(_)) | None => {}
+        }
+    }
+
+    /// The update, if a kernel can add it to the layer's product row by row.
+    fn sum(&self) -> Option<&LowRankUpdate<B>> {
+        self.low_rank()
+            .filter(|update| update.is_sum() && self.weight.is_none() && self.bias.is_none())
+    }
+}
+
+/// A linear layer that carries any number of named adapters.
+///
+/// With LoRA adapters alone: `y = x · Wᵀ + b + Σ sᵢ · Bᵢ(Aᵢ(dropoutᵢ(x)))`.
+#[derive(Module, Debug)]
+pub struct AdaptedLinear<B: Backend> {
+    /// `[d_output, d_input]`, as Hugging Face's files hold it.
+    weight: Param<Tensor<B, 2>>,
+    /// `[d_output]`
+    bias: Option<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    packed: PackedWeight,
+    adapters: Vec<LinearAdapter<B>>,
+    merged: Option<MergedLinear<B>>,
+}
+
+/// A linear layer with adapters folded in; the layer's own parameters stay as they are.
+#[derive(Module, Debug)]
+pub struct MergedLinear<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+    bias: Option<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    packed: PackedWeight,
+}
+
+impl<B: Backend> AdaptedLinear<B> {
+    /// Applies the layer and its adapters.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, d_input]`
+    /// - output: `[tokens, d_output]`
+    pub fn forward(&self, input: Tensor<B, 2>, pass: Pass<'_>) -> Tensor<B, 2> {
+        self.forward_activated(input, Activation::Identity, pass)
+    }
+
+    /// Applies the layer, its adapters, and an activation behind them.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, d_input]`
+    /// - output: `[tokens, d_output]`
+    pub fn forward_activated(
+        &self,
+        input: Tensor<B, 2>,
+        activation: Activation,
+        pass: Pass<'_>,
+    ) -> Tensor<B, 2> {
+        if let Some(merged) = &self.merged {
+            let params = LinearParams {
+                weight: merged.weight.val(),
+                bias: merged.bias.as_ref().map(|bias| bias.val()),
+                packed: &merged.packed,
+            };
+            return linear(input, params, Vec::new(), activation, pass.mode);
+        }
+        let [tokens, _] = input.dims();
+        let groups = groups(&self.adapters, pass, tokens);
+        if let [(_, adapters)] = &groups[..] {
+            return self.forward_group(input, adapters, activation, pass.mode);
+        }
+        // One product of all tokens, if what differs between them can be added to it.
+        let all_sums = groups.iter().flat_map(|(_, adapters)| adapters);
+        let has_bias = |update: &LowRankUpdate<B>| update.scaled_bias().is_some();
+        if all_sums
+            .clone()
+            .all(|a| a.sum().is_some_and(|update| !has_bias(update)))
+        {
+            let mut updates = Vec::new();
+            for (rows, adapters) in &groups {
+                for update in adapters.iter().filter_map(|adapter| adapter.sum()) {
+                    updates.extend(update.params(Some(rows.clone())));
+                }
+            }
+            return linear(input, self.params(&[]), updates, activation, pass.mode);
+        }
+        let parts = groups.into_iter().map(|(rows, adapters)| {
+            let part = input.clone().narrow(0, rows.start, rows.len());
+            self.forward_group(part, &adapters, activation, pass.mode)
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+
+    /// Applies the layer and these adapters to all of the input.
+    fn forward_group(
+        &self,
+        input: Tensor<B, 2>,
+        adapters: &[&LinearAdapter<B>],
+        activation: Activation,
+        mode: Mode,
+    ) -> Tensor<B, 2> {
+        let mut params = self.params(adapters);
+        if adapters.iter().all(|adapter| match &adapter.update {
+            Some(LinearUpdate::LowRank(update)) => update.is_sum(),
+            Some(_) => false,
+            None => true,
+        }) {
+            let updates = || adapters.iter().filter_map(|adapter| adapter.low_rank());
+            for bias in updates().filter_map(LowRankUpdate::scaled_bias) {
+                params.bias = Some(match params.bias {
+                    Some(sum) => sum + bias,
+                    None => bias,
+                });
+            }
+            let updates = updates().flat_map(|update| update.params(None)).collect();
+            return linear(input, params, updates, activation, mode);
+        }
+        let input = adapters.iter().fold(input, |input, adapter| {
+            match &adapter.update {
+                Some(LinearUpdate::Rescale(rescale)) => rescale.scale_input(input),
+                _ => input,
+            }
+        });
+        let (weight, bias) = (params.weight.clone(), params.bias.clone());
+        let output = linear(input.clone(), params, Vec::new(), Activation::Identity, mode);
+        let output = adapters.iter().fold(output, |output, adapter| {
+            let delta = match &adapter.update {
+                None => return output,
+                Some(LinearUpdate::Rescale(rescale)) => return rescale.scale_output(output),
+                Some(LinearUpdate::LowRank(update)) => {
+                    let (weight, bias) = (weight.clone(), bias.clone());
+                    return update.apply(output, input.clone(), weight, bias, mode);
+                }
+                Some(LinearUpdate::Hadamard(update)) => update.dropped_delta(mode),
+                Some(LinearUpdate::Kronecker(update)) => update.dropped_delta(mode),
+            };
+            match delta {
+                Some(delta) => output + input.clone().matmul(delta.transpose()),
+                None => output,
+            }
+        });
+        activation.forward(output)
+    }
+
+    /// The weight and bias that these adapters update: the layer's own, or the first
+    /// adapter's that replaces them.
+    fn params<'a>(&'a self, adapters: &[&'a LinearAdapter<B>]) -> LinearParams<'a, B> {
+        let weight = adapters
+            .iter()
+            .find_map(|adapter| Some((adapter.weight.as_ref()?, &adapter.packed)));
+        let (weight, packed) = weight.unwrap_or((&self.weight, &self.packed));
+        let bias = adapters.iter().find_map(|adapter| adapter.bias.as_ref());
+        LinearParams {
+            weight: weight.val(),
+            bias: bias.or(self.bias.as_ref()).map(|bias| bias.val()),
+            packed,
+        }
+    }
+
+    /// The weight's shape, `[d_output, d_input]`.
+    pub fn dims(&self) -> [usize; 2] {
+        let shape = self.weight.lazy_shape();
+        [shape[0], shape[1]]
+    }
+
+    /// Whether a bias is added.
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// The layer's own weight, `[d_output, d_input]`.
+    pub fn weight(&self) -> Tensor<B, 2> {
+        self.weight.val()
+    }
+
+    /// Visits the parameters of the adapter of that name, if the layer has it, keyed behind
+    /// the layer's path as in PEFT's files.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn visit_adapter<V: ParamVisitor<B>>(
+        &mut self,
+        name: &str,
+        path: &str,
+        visitor: &mut V,
+    ) -> Result<()> {
+        match self.adapters.iter_mut().find(|a| a.name == name) {
+            Some(adapter) => adapter.visit_params(path, visitor),
+            None => Ok(()),
+        }
+    }
+
+    /// The low-rank update of the adapter of that name, if the layer has one.
+    pub fn low_rank(&self, name: &str) -> Option<&LowRankUpdate<B>> {
+        let adapter = self.adapters.iter().find(|adapter| adapter.name == name)?;
+        adapter.low_rank()
+    }
+
+    /// The layer's weight and bias with the active adapters folded in; none where no active
+    /// adapter is on the layer.
+    fn merged(&self) -> Option<MergedLinear<B>> {
+        let adapters = active(&self.adapters);
+        if adapters.is_empty() {
+            return None;
+        }
+        let params = self.params(&adapters);
+        let base = params.weight.clone();
+        let merged = adapters.iter().fold(
+            (params.weight, params.bias),
+            |(weight, bias), adapter| match &adapter.update {
+                None => (weight, bias),
+                Some(LinearUpdate::Rescale(rescale)) => rescale.merge(weight, bias),
+                Some(LinearUpdate::Hadamard(update)) => (weight + update.delta(), bias),
+                Some(LinearUpdate::Kronecker(update)) => (weight + update.delta(), bias),
+                Some(LinearUpdate::LowRank(update)) => {
+                    let bias = match (bias, update.scaled_bias()) {
+                        (Some(bias), Some(own)) => Some(bias + own),
+                        (bias, own) => bias.or(own),
+                    };
+                    (update.merge(weight, base.clone()), bias)
+                }
+            },
+        );
+        let (weight, bias) = merged;
+        Some(MergedLinear {
+            weight: frozen(weight),
+            bias: bias.map(frozen),
+            packed: PackedWeight::default(),
+        })
+    }
+
+    /// Makes what is merged the layer's own, and removes all adapters.
+    fn unload_merged(&mut self) {
+        if let Some(merged) = self.merged.take() {
+            assign(&mut self.weight, merged.weight);
+            match (&mut self.bias, merged.bias) {
+                (Some(own), Some(bias)) => assign(own, bias),
+                (own @ None, bias) => *own = bias,
+                (Some(_), None) => {}
+            }
+            self.packed = merged.packed;
+        }
+        self.adapters.clear();
+    }
+
+    /// Visits the layer's own parameters, keyed behind the layer's path.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
+        visitor.visit(format!("{path}.weight"), &mut self.weight)?;
+        match &mut self.bias {
+            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<B: Backend> AdaptedLayer<B> for AdaptedLinear<B> {
+    fn kind(&self) -> LayerKind {
+        LayerKind::Linear
+    }
+
+    fn new_adapter(&self, name: &str, plan: &LayerPlan) -> Result<LayerAdapter<B>> {
+        let (dims, device) = (self.dims(), self.weight.lazy_device());
+        let update = plan.update.as_ref().and_then(|update| match update {
+            UpdateConfig::LowRank(config) => {
+                Some(LinearUpdate::LowRank(config.init(&self.weight.val())))
+            }
+            UpdateConfig::Rescale(config) => Some(LinearUpdate::Rescale(config.init(dims, &device))),
+            UpdateConfig::Hadamard(config) => {
+                Some(LinearUpdate::Hadamard(config.init(dims, &device)))
+            }
+            UpdateConfig::Kronecker(config) => {
+                Some(LinearUpdate::Kronecker(config.init(dims, &device)))
+            }
+            UpdateConfig::Table(_) => None,
+        });
+        let bias = || self.bias.as_ref().map(copy_of);
+        Ok(LayerAdapter::Linear(LinearAdapter {
+            name: name.to_owned(),
+            place: None,
+            update,
+            weight: (plan.replaced == Replaced::Everything).then(|| copy_of(&self.weight)),
+            bias: match plan.replaced {
+                Replaced::Nothing => None,
+                Replaced::Bias | Replaced::Everything => bias(),
+            },
+            packed: PackedWeight::default(),
+        }))
+    }
+
+    fn init_magnitude(&self, adapter: &mut LayerAdapter<B>) {
+        if let LayerAdapter::Linear(LinearAdapter {
+            update: Some(LinearUpdate::LowRank(update)),
+            ..
+        }) = adapter
+        {
+            update.init_magnitude(self.weight.val());
+        }
+    }
+
+    fn add_adapter(&mut self, adapter: LayerAdapter<B>) {
+        if let LayerAdapter::Linear(adapter) = adapter {
+            replace_or_push(&mut self.adapters, adapter);
+        }
+    }
+
+    fn remove_adapter(&mut self, name: &str) {
+        self.adapters.retain(|adapter| adapter.name != name);
+    }
+
+    fn activate_adapters(&mut self, active: &[String]) {
+        activate(&mut self.adapters, active);
+    }
+
+    fn set_adapter_dropout(&mut self, dropout: f64) {
+        for adapter in &mut self.adapters {
+            adapter.set_dropout(dropout);
+        }
+    }
+
+    fn merge_adapters(&self) -> Option<MergedLayer<B>> {
+        self.merged().map(MergedLayer::Linear)
+    }
+
+    fn set_merged(&mut self, merged: Option<MergedLayer<B>>) {
+        self.merged = match merged {
+            Some(MergedLayer::Linear(merged)) => Some(merged),
+            _ => None,
+        };
+    }
+
+    fn unload(&mut self) {
+        self.unload_merged();
+    }
+}
+
+impl<B: Backend> MergedLinear<B> {
+    /// Visits the folded parameters, keyed behind the layer's path.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
+        visitor.visit(format!("{path}.weight"), &mut self.weight)?;
+        match &mut self.bias {
+            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend_under_test::{TestBackend, device};
+
+    const DIMS: [usize; 2] = [3, 5];
+
+    fn layer_with(adapters: &[(&str, f64)]) -> LoraLinear<TestBackend> {
+        let config = LoraLinearConfig {
+            d_input: 5,
+            d_output: 3,
+            bias: true,
+            initializer_range: 0.5,
+        };
+        let mut layer = config.init(&device());
+        for &(name, scaling) in adapters {
+            let config = LoraAdapterConfig {
+                r: 2,
+                scaling,
+                dropout: 0.0,
+                // Not a no-op: B is not zero.
+                init_lora_weights: InitLoraWeights::Flag(false),
+            };
+            layer.add_adapter(config.init(name, DIMS, &device()));
+        }
+        layer
+    }
+
+    fn input() -> Tensor<TestBackend, 2> {
+        Tensor::random([4, 5], Distribution::Default, &device())
+    }
+
+    fn difference(a: Tensor<TestBackend, 2>, b: Tensor<TestBackend, 2>) -> f32 {
+        (a - b).abs().max().into_scalar()
+    }
+
+    #[test]
+    fn a_fresh_adapter_changes_nothing_unless_told_to() {
+        let x = input();
+        for (init, is_no_op) in [
+            (InitLoraWeights::Flag(true), true),
+            (InitLoraWeights::Scheme("gaussian".to_owned()), true),
+            (InitLoraWeights::Flag(false), false),
+        ] {
+            let mut layer = layer_with(&[]);
+            let base = layer.forward(x.clone(), Mode::Inference);
+            let config = LoraAdapterConfig {
+                r: 2,
+                scaling: 1.5,
+                dropout: 0.0,
+                init_lora_weights: init,
+            };
+            layer.add_adapter(config.init("a", DIMS, &device()));
+            let difference = difference(layer.forward(x.clone(), Mode::Inference), base);
+            assert_eq!(difference == 0.0, is_no_op);
+        }
+    }
+
+    #[test]
+    fn applied_adapters_add_up_and_others_do_not_count() {
+        let (x, mut layer) = (input(), layer_with(&[("a", 1.5), ("b", 0.25)]));
+        let mut forward = |applied: &[&str]| {
+            layer.apply_adapters(|name| applied.contains(&name));
+            layer.forward(x.clone(), Mode::Inference)
+        };
+        let (none, a, b, both) = (
+            forward(&[]),
+            forward(&["a"]),
+            forward(&["b"]),
+            forward(&["a", "b"]),
+        );
+        let sum = a.clone() + b - none.clone();
+        assert!(difference(both, sum) < 1e-6);
+        assert!(difference(a, none) > 1e-3);
+    }
+
+    #[test]
+    fn merging_gives_the_same_outputs_with_alpha_apart_from_r() {
+        let (x, mut layer) = (input(), layer_with(&[("a", 1.5), ("b", 0.25)]));
+        let unmerged = layer.forward(x.clone(), Mode::Inference);
+        layer.merge_and_unload();
+        assert!(layer.adapters.is_empty());
+        assert!(difference(layer.forward(x, Mode::Inference), unmerged) < 1e-5);
+    }
+
+    #[test]
+    fn removing_an_adapter_leaves_the_layer_as_it_was() {
+        let (x, mut layer) = (input(), layer_with(&[]));
+        let base = layer.forward(x.clone(), Mode::Inference);
+        let config = LoraAdapterConfig {
+            r: 1,
+            scaling: 2.0,
+            dropout: 0.5,
+            init_lora_weights: InitLoraWeights::Flag(false),
+        };
+        layer.add_adapter(config.init("a.b", DIMS, &device()));
+        layer.remove_adapter("a.b");
+        assert_eq!(difference(layer.forward(x, Mode::Training), base), 0.0);
+    }
+}

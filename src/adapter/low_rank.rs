@@ -1,0 +1,301 @@
+use std::ops::Range;
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::{InitLoraWeights, InitScheme};
+use crate::error::Result;
+use crate::kernel::{LowRankParams, Mode, PackedWeight, low_rank};
+use crate::state_dict::ParamVisitor;
+
+/// How a linear layer is updated by LoRA, or by AdaLoRA.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRankConfig {
+    /// The rank.
+    pub r: usize,
+    /// The scale of the update.
+    pub scaling: f64,
+    /// The dropout on the layer's input.
+    pub dropout: f64,
+    /// How the weights are drawn.
+    pub init_lora_weights: InitLoraWeights,
+    /// Whether direction and magnitude are apart (DoRA).
+    pub use_dora: bool,
+    /// Whether B has a bias.
+    pub lora_bias: bool,
+    /// Whether A's rows are scaled by singular values (AdaLoRA).
+    pub adaptive: bool,
+}
+
+impl LowRankConfig {
+    /// A fresh update for a layer with that weight. Its own weights are drawn when they are
+    /// first used.
+    pub fn init<B: Backend>(&self, weight: &Tensor<B, 2>) -> LowRankUpdate<B> {
+        let [d_output, d_input] = weight.dims();
+        let device = weight.device();
+        let (a, b) = ([self.r, d_input], [d_output, self.r]);
+        // PyTorch's initialisation of a linear layer.
+        let linear = |shape: [usize; 2]| {
+            let bound = (shape[1] as f64).sqrt().recip();
+            let uniform = Initializer::Uniform {
+                min: -bound,
+                max: bound,
+            };
+            uniform.init(shape, &device)
+        };
+        let normal = |shape: [usize; 2], std| {
+            let normal = Initializer::Normal { mean: 0.0, std };
+            normal.init(shape, &device)
+        };
+        let zeros = |shape: [usize; 2]| Initializer::Zeros.init(shape, &device);
+        let (lora_a, lora_b) = match &self.init_lora_weights {
+            _ if self.adaptive => (normal(a, 0.02), normal(b, 0.02)),
+            InitLoraWeights::Flag(true) => (linear(a), zeros(b)),
+            InitLoraWeights::Flag(false) => (linear(a), linear(b)),
+            InitLoraWeights::Scheme(InitScheme::Gaussian) => {
+                (normal(a, (self.r as f64).recip()), zeros(b))
+            }
+            // Until the data pass, as by default.
+            InitLoraWeights::Scheme(_) => (linear(a), zeros(b)),
+        };
+        LowRankUpdate {
+            lora_a,
+            lora_b,
+            lora_e: self
+                .adaptive
+                .then(|| Initializer::Zeros.init([self.r, 1], &device)),
+            bias: self
+                .lora_bias
+                .then(|| Initializer::Zeros.init([d_output], &device)),
+            magnitude: self
+                .use_dora
+                .then(|| Initializer::Ones.init([d_output], &device)),
+            replaced: None,
+            packed: Default::default(),
+            scaling: self.scaling,
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// The low-rank update `s · B · A` of one linear layer
+/// (LoRA, <https://arxiv.org/abs/2106.09685>), with what its variants add to it.
+#[derive(Module, Debug)]
+pub struct LowRankUpdate<B: Backend> {
+    /// `[r, d_input]`
+    lora_a: Param<Tensor<B, 2>>,
+    /// `[d_output, r]`
+    lora_b: Param<Tensor<B, 2>>,
+    /// `[r, 1]`: AdaLoRA's singular values (<https://arxiv.org/abs/2303.10512>).
+    lora_e: Option<Param<Tensor<B, 2>>>,
+    /// `[d_output]`: B's bias.
+    bias: Option<Param<Tensor<B, 1>>>,
+    /// `[d_output]`: DoRA's length of each of the weight's rows
+    /// (<https://arxiv.org/abs/2402.09353>).
+    magnitude: Option<Param<Tensor<B, 1>>>,
+    /// The part of the weight that the update began as, which it stands in for.
+    replaced: Option<ReplacedPart<B>>,
+    #[module(skip)]
+    packed: [PackedWeight; 2],
+    #[module(skip)]
+    scaling: f64,
+    #[module(skip)]
+    dropout: f64,
+}
+
+/// A part `s · B₀ · A₀` of a layer's weight that an update replaces (PiSSA, OLoRA).
+///
+/// PEFT takes it out of the base's weight; here the base stays as it is, and the part is
+/// subtracted where the update is added.
+#[derive(Module, Debug)]
+pub struct ReplacedPart<B: Backend> {
+    /// `[r, d_input]`
+    lora_a: Param<Tensor<B, 2>>,
+    /// `[d_output, r]`
+    lora_b: Param<Tensor<B, 2>>,
+    #[module(skip)]
+    packed: [PackedWeight; 2],
+}
+
+impl<B: Backend> LowRankUpdate<B> {
+    /// Begins as a part of the layer's weight, which it replaces.
+    pub(super) fn replacing(self, lora_a: Tensor<B, 2>, lora_b: Tensor<B, 2>) -> Self {
+        let frozen = |tensor: Tensor<B, 2>| Param::from_tensor(tensor).set_require_grad(false);
+        Self {
+            lora_a: Param::from_tensor(lora_a.clone()),
+            lora_b: Param::from_tensor(lora_b.clone()),
+            replaced: Some(ReplacedPart {
+                lora_a: frozen(lora_a),
+                lora_b: frozen(lora_b),
+                packed: Default::default(),
+            }),
+            ..self
+        }
+    }
+
+    /// Whether the update is a sum that a kernel can add to the layer's product.
+    pub(super) fn is_sum(&self) -> bool {
+        self.magnitude.is_none()
+    }
+
+    /// `s · B(A(dropout(x)))` of some of the input's rows, and what it replaces, as the
+    /// kernel takes them; B's bias left out.
+    pub(super) fn params(&self, rows: Option<Range<usize>>) -> Vec<LowRankParams<'_, B>> {
+        let mut params = vec![self.own_params(rows.clone())];
+        params.extend(self.replaced_params(rows));
+        params
+    }
+
+    fn own_params(&self, rows: Option<Range<usize>>) -> LowRankParams<'_, B> {
+        LowRankParams {
+            a: self.scaled_a(),
+            b: self.lora_b.val(),
+            packed: &self.packed,
+            scaling: self.scaling,
+            dropout: self.dropout,
+            rows,
+        }
+    }
+
+    fn replaced_params(&self, rows: Option<Range<usize>>) -> Option<LowRankParams<'_, B>> {
+        let replaced = self.replaced.as_ref()?;
+        Some(LowRankParams {
+            a: replaced.lora_a.val(),
+            b: replaced.lora_b.val(),
+            packed: &replaced.packed,
+            scaling: -self.scaling,
+            dropout: 0.0,
+            rows,
+        })
+    }
+
+    /// The base's output without the part that is replaced.
+    fn without_replaced(&self, output: Tensor<B, 2>, input: &Tensor<B, 2>) -> Tensor<B, 2> {
+        match self.replaced_params(None) {
+            Some(params) => output + low_rank(input.clone(), params, Mode::Inference),
+            None => output,
+        }
+    }
+
+    /// `s · b` of B's bias.
+    pub(super) fn scaled_bias(&self) -> Option<Tensor<B, 1>> {
+        let bias = self.bias.as_ref()?;
+        Some(bias.val() * self.scaling)
+    }
+
+    /// The output of a layer with that weight and bias, so far, with the update applied.
+    ///
+    /// For DoRA: `m/‖W + s·BA‖ ⊙ (output − b + s·BAx) + b`, the norm without gradient. PEFT
+    /// takes the output of the adapters before it for the base's, and while it drops out
+    /// computes the base anew from the dropped-out input.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, d_input]`
+    /// - output: `[tokens, d_output]`
+    pub(super) fn apply(
+        &self,
+        output: Tensor<B, 2>,
+        input: Tensor<B, 2>,
+        weight: Tensor<B, 2>,
+        bias: Option<Tensor<B, 1>>,
+        mode: Mode,
+    ) -> Tensor<B, 2> {
+        let output = self.without_replaced(output, &input);
+        let Some(magnitude) = &self.magnitude else {
+            let output = output + low_rank(input, self.own_params(None), mode);
+            return match self.scaled_bias() {
+                Some(bias) => output + bias.unsqueeze(),
+                None => output,
+            };
+        };
+        let factor = (magnitude.val() / self.row_norms(weight.clone())).unsqueeze::<2>();
+        if mode == Mode::Training && self.dropout > 0.0 {
+            let input = crate::kernel::dropout(input, self.dropout, mode);
+            let update = low_rank(input.clone(), self.own_params(None), Mode::Inference);
+            let base = self.without_replaced(input.clone().matmul(weight.transpose()), &input);
+            // `output` keeps the base of the whole input: only what DoRA changes is added.
+            return output + base * (factor.clone() - 1.0) + update * factor;
+        }
+        let update = low_rank(input, self.own_params(None), mode);
+        match bias {
+            Some(bias) => {
+                let bias = bias.unsqueeze::<2>();
+                (output - bias.clone() + update) * factor + bias
+            }
+            None => (output + update) * factor,
+        }
+    }
+
+    /// What is added to the weight, `[d_output, d_input]`: `s · B · A`, less what it replaces.
+    pub(super) fn delta(&self) -> Tensor<B, 2> {
+        let own = self.lora_b.val().matmul(self.scaled_a());
+        let delta = match &self.replaced {
+            Some(replaced) => own - replaced.lora_b.val().matmul(replaced.lora_a.val()),
+            None => own,
+        };
+        delta * self.scaling
+    }
+
+    /// The weight, so far, with the update folded in; `base` is the layer's own.
+    pub(super) fn merge(&self, weight: Tensor<B, 2>, base: Tensor<B, 2>) -> Tensor<B, 2> {
+        let merged = weight + self.delta();
+        match &self.magnitude {
+            Some(magnitude) => {
+                let factor = magnitude.val() / self.row_norms(base);
+                merged * factor.unsqueeze_dim::<2>(1)
+            }
+            None => merged,
+        }
+    }
+
+    /// Sets DoRA's magnitude to that of the weight with the update, which changes nothing.
+    pub(super) fn init_magnitude(&mut self, weight: Tensor<B, 2>) {
+        if self.magnitude.is_some() {
+            self.magnitude = Some(Param::from_tensor(self.row_norms(weight)));
+        }
+    }
+
+    /// `‖W + s·BA‖` of each row, `[d_output]`, without gradient.
+    fn row_norms(&self, weight: Tensor<B, 2>) -> Tensor<B, 1> {
+        let sum = (weight + self.delta()).detach();
+        (sum.clone() * sum).sum_dim(1).sqrt().squeeze_dim(1)
+    }
+
+    /// A, its rows scaled where they are.
+    fn scaled_a(&self) -> Tensor<B, 2> {
+        match &self.lora_e {
+            Some(singular_values) => self.lora_a.val() * singular_values.val(),
+            None => self.lora_a.val(),
+        }
+    }
+
+    /// Sets the dropout on the input.
+    pub(super) fn set_dropout(&mut self, dropout: f64) {
+        self.dropout = dropout;
+    }
+
+    /// Visits the parameters, keyed behind the layer's path as in PEFT's files.
+    pub(super) fn visit_params<V: ParamVisitor<B>>(
+        &mut self,
+        path: &str,
+        visitor: &mut V,
+    ) -> Result<()> {
+        if let Some(lora_e) = &mut self.lora_e {
+            visitor.visit(format!("{path}.lora_A"), &mut self.lora_a)?;
+            visitor.visit(format!("{path}.lora_B"), &mut self.lora_b)?;
+            return visitor.visit(format!("{path}.lora_E"), lora_e);
+        }
+        visitor.visit(format!("{path}.lora_A.weight"), &mut self.lora_a)?;
+        visitor.visit(format!("{path}.lora_B.weight"), &mut self.lora_b)?;
+        if let Some(bias) = &mut self.bias {
+            visitor.visit(format!("{path}.lora_B.bias"), bias)?;
+        }
+        match &mut self.magnitude {
+            Some(magnitude) => visitor.visit(format!("{path}.{MAGNITUDE}"), magnitude),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name of DoRA's magnitudes behind the layer's path.
+pub(super) const MAGNITUDE: &str = "lora_magnitude_vector";
