@@ -26,8 +26,7 @@ pub use adapter::{
 };
 pub use error::{Error, Result};
 pub use model::{
-    AdapterChoice, EncodeOptions, ModelCardData, Precision, SentenceTransformer,
-    SimilarityFunction,
+    AdapterChoice, EncodeOptions, ModelCardData, Precision, SentenceTransformer, SimilarityFunction,
 };
 pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
 pub use text::{Prompt, Prompts};

@@ -73,6 +73,7 @@ pub(crate) fn new<B: AutodiffBackend>(
             encoder: config,
             encoder_fields: fields,
             prompts: Prompts::default(),
+            adapters: Default::default(),
             similarity_fn: SimilarityFunction::Cosine,
             truncate_dim: None,
             do_lower_case: false,

@@ -115,7 +115,9 @@ impl AdaLoraConfig {
     pub(super) fn rank_of(&self, path: &str) -> usize {
         let pattern = self.rank_pattern.as_ref();
         let kept = pattern.and_then(|pattern| pattern.get(&format!("{path}.lora_E")));
-        kept.map_or(self.init_r, |kept| kept.iter().filter(|&&kept| kept).count())
+        kept.map_or(self.init_r, |kept| {
+            kept.iter().filter(|&&kept| kept).count()
+        })
     }
 
     pub(super) fn targeting(&self) -> Targeting<'_> {

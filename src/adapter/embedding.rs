@@ -100,7 +100,10 @@ pub fn sum_lookups<B: Backend>(lookups: Vec<Lookup<B>>) -> Tensor<B, 2> {
         }
     }
     let plain = (!tables.is_empty() || changed.is_empty()).then(|| embed(tables));
-    let sum = plain.into_iter().chain(changed).reduce(|sum, rows| sum + rows);
+    let sum = plain
+        .into_iter()
+        .chain(changed)
+        .reduce(|sum, rows| sum + rows);
     sum.unwrap_or_else(|| embed(Vec::new()))
 }
 
@@ -140,11 +143,9 @@ impl<B: Backend> AdaptedEmbedding<B> {
                 false => Lookup::Table(self.table(adapters), ids),
             };
         }
-        let parts = groups
-            .into_iter()
-            .map(|(rows, adapters)| {
-                self.rows(ids.clone().narrow(0, rows.start, rows.len()), &adapters)
-            });
+        let parts = groups.into_iter().map(|(rows, adapters)| {
+            self.rows(ids.clone().narrow(0, rows.start, rows.len()), &adapters)
+        });
         Lookup::Rows(Tensor::cat(parts.collect(), 0))
     }
 

@@ -99,7 +99,9 @@ impl Ia3Config {
 
     /// Fills in the architecture's default layers where none are named.
     pub(super) fn fill_defaults(&mut self, model_type: &str) {
-        let defaults = DEFAULT_TARGETS.iter().find(|(name, ..)| *name == model_type);
+        let defaults = DEFAULT_TARGETS
+            .iter()
+            .find(|(name, ..)| *name == model_type);
         let Some((_, targets, feedforward)) = defaults else {
             return;
         };

@@ -6,8 +6,9 @@ pub fn saved_key(key: &str) -> String {
     format!("{SAVED_PREFIX}{key}")
 }
 
-/// A saved key as the encoder names it: without PEFT's prefix, and without that of the
-/// model with a head that the adapter was trained on, such as `bert.`.
+/// A saved key as the encoder names it: without PEFT's prefix, without that of the model with
+/// a head that the adapter was trained on, such as `bert.`, and in the newer of two spellings
+/// of DoRA's magnitudes.
 ///
 /// `head_prefixes` are the encoder's own.
 pub fn normalize_key(key: &str, head_prefixes: &[&str]) -> String {
@@ -15,7 +16,11 @@ pub fn normalize_key(key: &str, head_prefixes: &[&str]) -> String {
     let stripped = head_prefixes
         .iter()
         .find_map(|prefix| key.strip_prefix(prefix));
-    stripped.unwrap_or(key).to_owned()
+    let key = stripped.unwrap_or(key);
+    match key.strip_suffix(".lora_magnitude_vector.weight") {
+        Some(path) => format!("{path}.lora_magnitude_vector"),
+        None => key.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -32,6 +37,8 @@ mod tests {
         ] {
             assert_eq!(normalize_key(&key, &["bert."]), name);
         }
+        let magnitude = normalize_key("a.lora_magnitude_vector.weight", &[]);
+        assert_eq!(magnitude, "a.lora_magnitude_vector");
         assert_ne!(normalize_key(&format!("other.{name}"), &["bert."]), name);
     }
 }

@@ -1,8 +1,8 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::{LokrInit, LokrScheme};
 use super::lycoris::{LycorisDropout, torch_uniform};
+use super::{LokrInit, LokrScheme};
 use crate::error::Result;
 use crate::kernel::Mode;
 use crate::state_dict::ParamVisitor;

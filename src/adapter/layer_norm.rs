@@ -137,8 +137,14 @@ impl<B: Backend> AdaptedLayerNorm<B> {
         let (weight, bias) = match &self.merged {
             Some(merged) => (&merged.weight, &merged.bias),
             None => (
-                adapters.iter().find_map(|a| a.weight.as_ref()).unwrap_or(&self.weight),
-                adapters.iter().find_map(|a| a.bias.as_ref()).unwrap_or(&self.bias),
+                adapters
+                    .iter()
+                    .find_map(|a| a.weight.as_ref())
+                    .unwrap_or(&self.weight),
+                adapters
+                    .iter()
+                    .find_map(|a| a.bias.as_ref())
+                    .unwrap_or(&self.bias),
             ),
         };
         LayerNormParams {

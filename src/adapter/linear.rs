@@ -241,14 +241,20 @@ impl<B: Backend> AdaptedLinear<B> {
             let updates = updates().flat_map(|update| update.params(None)).collect();
             return linear(input, params, updates, activation, mode);
         }
-        let input = adapters.iter().fold(input, |input, adapter| {
-            match &adapter.update {
+        let input = adapters
+            .iter()
+            .fold(input, |input, adapter| match &adapter.update {
                 Some(LinearUpdate::Rescale(rescale)) => rescale.scale_input(input),
                 _ => input,
-            }
-        });
+            });
         let (weight, bias) = (params.weight.clone(), params.bias.clone());
-        let output = linear(input.clone(), params, Vec::new(), Activation::Identity, mode);
+        let output = linear(
+            input.clone(),
+            params,
+            Vec::new(),
+            Activation::Identity,
+            mode,
+        );
         let output = adapters.iter().fold(output, |output, adapter| {
             let delta = match &adapter.update {
                 None => return output,
@@ -316,6 +322,15 @@ impl<B: Backend> AdaptedLinear<B> {
         }
     }
 
+    /// Makes the adapter of that name one that can be added to the layer's weight as it is,
+    /// where it replaces a part of it; its rank is doubled then.
+    pub fn make_plain(&mut self, name: &str) {
+        let adapter = self.adapters.iter_mut().find(|a| a.name == name);
+        if let Some(LinearUpdate::LowRank(update)) = adapter.and_then(|a| a.update.as_mut()) {
+            update.make_plain();
+        }
+    }
+
     /// The low-rank update of the adapter of that name, if the layer has one.
     pub fn low_rank(&self, name: &str) -> Option<&LowRankUpdate<B>> {
         let adapter = self.adapters.iter().find(|adapter| adapter.name == name)?;
@@ -330,23 +345,18 @@ impl<B: Backend> AdaptedLinear<B> {
             return None;
         }
         let params = self.params(&adapters);
-        let base = params.weight.clone();
-        let merged = adapters.iter().fold(
-            (params.weight, params.bias),
-            |(weight, bias), adapter| match &adapter.update {
-                None => (weight, bias),
-                Some(LinearUpdate::Rescale(rescale)) => rescale.merge(weight, bias),
-                Some(LinearUpdate::Hadamard(update)) => (weight + update.delta(), bias),
-                Some(LinearUpdate::Kronecker(update)) => (weight + update.delta(), bias),
-                Some(LinearUpdate::LowRank(update)) => {
-                    let bias = match (bias, update.scaled_bias()) {
-                        (Some(bias), Some(own)) => Some(bias + own),
-                        (bias, own) => bias.or(own),
-                    };
-                    (update.merge(weight, base.clone()), bias)
+        let base = (params.weight, params.bias);
+        let merged = adapters
+            .iter()
+            .fold(base.clone(), |(weight, bias), adapter| {
+                match &adapter.update {
+                    None => (weight, bias),
+                    Some(LinearUpdate::Rescale(rescale)) => rescale.merge(weight, bias),
+                    Some(LinearUpdate::Hadamard(update)) => (weight + update.delta(), bias),
+                    Some(LinearUpdate::Kronecker(update)) => (weight + update.delta(), bias),
+                    Some(LinearUpdate::LowRank(update)) => update.merge((weight, bias), &base),
                 }
-            },
-        );
+            });
         let (weight, bias) = merged;
         Some(MergedLinear {
             weight: frozen(weight),
@@ -393,7 +403,9 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLinear<B> {
             UpdateConfig::LowRank(config) => {
                 Some(LinearUpdate::LowRank(config.init(&self.weight.val())))
             }
-            UpdateConfig::Rescale(config) => Some(LinearUpdate::Rescale(config.init(dims, &device))),
+            UpdateConfig::Rescale(config) => {
+                Some(LinearUpdate::Rescale(config.init(dims, &device)))
+            }
             UpdateConfig::Hadamard(config) => {
                 Some(LinearUpdate::Hadamard(config.init(dims, &device)))
             }
@@ -479,29 +491,55 @@ impl<B: Backend> MergedLinear<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::{InitLoraWeights, InitScheme, LowRankConfig};
     use crate::backend_under_test::{TestBackend, device};
+    use burn::tensor::Distribution;
 
-    const DIMS: [usize; 2] = [3, 5];
-
-    fn layer_with(adapters: &[(&str, f64)]) -> LoraLinear<TestBackend> {
-        let config = LoraLinearConfig {
+    fn layer() -> AdaptedLinear<TestBackend> {
+        let config = AdaptedLinearConfig {
             d_input: 5,
             d_output: 3,
             bias: true,
             initializer_range: 0.5,
         };
-        let mut layer = config.init(&device());
+        config.init(&device())
+    }
+
+    fn low_rank(scaling: f64, init_lora_weights: InitLoraWeights) -> LowRankConfig {
+        LowRankConfig {
+            r: 2,
+            scaling,
+            dropout: 0.0,
+            init_lora_weights,
+            use_dora: false,
+            lora_bias: false,
+            adaptive: false,
+        }
+    }
+
+    fn add(layer: &mut AdaptedLinear<TestBackend>, name: &str, config: LowRankConfig) {
+        let plan = LayerPlan {
+            update: Some(UpdateConfig::LowRank(config)),
+            tokens: None,
+            replaced: Replaced::Nothing,
+        };
+        let mut adapter = layer.new_adapter(name, &plan).unwrap();
+        layer.init_magnitude(&mut adapter);
+        layer.add_adapter(adapter);
+    }
+
+    /// Not a no-op: B is not zero.
+    fn layer_with(adapters: &[(&str, f64)]) -> AdaptedLinear<TestBackend> {
+        let mut layer = layer();
         for &(name, scaling) in adapters {
-            let config = LoraAdapterConfig {
-                r: 2,
-                scaling,
-                dropout: 0.0,
-                // Not a no-op: B is not zero.
-                init_lora_weights: InitLoraWeights::Flag(false),
-            };
-            layer.add_adapter(config.init(name, DIMS, &device()));
+            let config = low_rank(scaling, InitLoraWeights::Flag(false));
+            add(&mut layer, name, config);
         }
         layer
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
     }
 
     fn input() -> Tensor<TestBackend, 2> {
@@ -512,34 +550,39 @@ mod tests {
         (a - b).abs().max().into_scalar()
     }
 
+    const INFERENCE: Pass<'static> = Pass {
+        mode: Mode::Inference,
+        routes: None,
+    };
+
     #[test]
     fn a_fresh_adapter_changes_nothing_unless_told_to() {
         let x = input();
-        for (init, is_no_op) in [
-            (InitLoraWeights::Flag(true), true),
-            (InitLoraWeights::Scheme("gaussian".to_owned()), true),
-            (InitLoraWeights::Flag(false), false),
+        for (init, use_dora, is_no_op) in [
+            (InitLoraWeights::Flag(true), false, true),
+            (InitLoraWeights::Flag(true), true, true),
+            (InitLoraWeights::Scheme(InitScheme::Gaussian), false, true),
+            (InitLoraWeights::Flag(false), false, false),
         ] {
-            let mut layer = layer_with(&[]);
-            let base = layer.forward(x.clone(), Mode::Inference);
-            let config = LoraAdapterConfig {
-                r: 2,
-                scaling: 1.5,
-                dropout: 0.0,
-                init_lora_weights: init,
+            let mut layer = layer();
+            let base = layer.forward(x.clone(), INFERENCE);
+            let config = LowRankConfig {
+                use_dora,
+                ..low_rank(1.5, init)
             };
-            layer.add_adapter(config.init("a", DIMS, &device()));
-            let difference = difference(layer.forward(x.clone(), Mode::Inference), base);
-            assert_eq!(difference == 0.0, is_no_op);
+            add(&mut layer, "a", config);
+            layer.activate_adapters(&names(&["a"]));
+            let difference = difference(layer.forward(x.clone(), INFERENCE), base);
+            assert_eq!(difference < 1e-6, is_no_op, "{difference}");
         }
     }
 
     #[test]
-    fn applied_adapters_add_up_and_others_do_not_count() {
+    fn active_adapters_add_up_and_others_do_not_count() {
         let (x, mut layer) = (input(), layer_with(&[("a", 1.5), ("b", 0.25)]));
-        let mut forward = |applied: &[&str]| {
-            layer.apply_adapters(|name| applied.contains(&name));
-            layer.forward(x.clone(), Mode::Inference)
+        let mut forward = |active: &[&str]| {
+            layer.activate_adapters(&names(active));
+            layer.forward(x.clone(), INFERENCE)
         };
         let (none, a, b, both) = (
             forward(&[]),
@@ -553,26 +596,74 @@ mod tests {
     }
 
     #[test]
-    fn merging_gives_the_same_outputs_with_alpha_apart_from_r() {
+    fn tokens_go_through_the_adapters_of_their_route() {
+        use crate::adapter::AdapterRoute;
         let (x, mut layer) = (input(), layer_with(&[("a", 1.5), ("b", 0.25)]));
-        let unmerged = layer.forward(x.clone(), Mode::Inference);
-        layer.merge_and_unload();
+        let route = |tokens, adapters: &[&str]| AdapterRoute {
+            tokens,
+            adapters: names(adapters).into(),
+        };
+        let routes = [
+            route(0..1, &["b"]),
+            route(1..3, &[]),
+            route(3..4, &["a", "b"]),
+        ];
+        let routed = |layer: &AdaptedLinear<TestBackend>| {
+            let pass = Pass {
+                routes: Some(&routes),
+                ..INFERENCE
+            };
+            layer.forward(x.clone(), pass)
+        };
+        for with_bias in [false, true] {
+            if with_bias {
+                // No longer a sum that one product can take.
+                let config = LowRankConfig {
+                    use_dora: true,
+                    ..low_rank(2.0, InitLoraWeights::Flag(false))
+                };
+                add(&mut layer, "a", config);
+            }
+            let output = routed(&layer);
+            for route in &routes {
+                layer.activate_adapters(&route.adapters);
+                let (start, length) = (route.tokens.start, route.tokens.len());
+                let alone = layer.forward(x.clone(), INFERENCE).narrow(0, start, length);
+                let part = output.clone().narrow(0, start, length);
+                assert!(difference(part, alone) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn merging_gives_the_same_outputs_and_unmerging_the_very_weights() {
+        let (x, mut layer) = (input(), layer_with(&[("a", 1.5), ("b", 0.25)]));
+        layer.activate_adapters(&names(&["a", "b"]));
+        let unmerged = layer.forward(x.clone(), INFERENCE);
+        let merged = layer.merge_adapters();
+        layer.set_merged(merged);
+        assert!(difference(layer.forward(x.clone(), INFERENCE), unmerged.clone()) < 1e-5);
+        layer.set_merged(None);
+        assert_eq!(
+            difference(layer.forward(x.clone(), INFERENCE), unmerged.clone()),
+            0.0
+        );
+        let merged = layer.merge_adapters();
+        layer.set_merged(merged);
+        layer.unload();
         assert!(layer.adapters.is_empty());
-        assert!(difference(layer.forward(x, Mode::Inference), unmerged) < 1e-5);
+        assert!(difference(layer.forward(x, INFERENCE), unmerged) < 1e-5);
     }
 
     #[test]
     fn removing_an_adapter_leaves_the_layer_as_it_was() {
-        let (x, mut layer) = (input(), layer_with(&[]));
-        let base = layer.forward(x.clone(), Mode::Inference);
-        let config = LoraAdapterConfig {
-            r: 1,
-            scaling: 2.0,
-            dropout: 0.5,
-            init_lora_weights: InitLoraWeights::Flag(false),
-        };
-        layer.add_adapter(config.init("a.b", DIMS, &device()));
+        let (x, mut layer) = (input(), layer());
+        let base = layer.forward(x.clone(), INFERENCE);
+        let config = low_rank(2.0, InitLoraWeights::Flag(false));
+        add(&mut layer, "a.b", config);
+        layer.activate_adapters(&names(&["a.b"]));
+        assert!(difference(layer.forward(x.clone(), INFERENCE), base.clone()) > 1e-3);
         layer.remove_adapter("a.b");
-        assert_eq!(difference(layer.forward(x, Mode::Training), base), 0.0);
+        assert_eq!(difference(layer.forward(x, INFERENCE), base), 0.0);
     }
 }

@@ -188,6 +188,26 @@ impl LoraConfig {
         sorted_json(informational_fields(), self)
     }
 
+    /// The configuration of the same adapter as a plain LoRA, of twice the ranks and the same
+    /// scales, where it began as a part of its layers' weights.
+    pub(crate) fn plain(&self) -> Self {
+        if !self.init_lora_weights.replaces_a_part() {
+            return self.clone();
+        }
+        // Rank-stabilised scales go by the root of the rank.
+        let factor = if self.use_rslora { 2f64.sqrt() } else { 2.0 };
+        let doubled = |(name, r): (&String, &usize)| (name.clone(), 2 * r);
+        let scaled = |(name, alpha): (&String, &f64)| (name.clone(), factor * alpha);
+        Self {
+            r: 2 * self.r,
+            lora_alpha: factor * self.lora_alpha,
+            rank_pattern: self.rank_pattern.iter().map(doubled).collect(),
+            alpha_pattern: self.alpha_pattern.iter().map(scaled).collect(),
+            init_lora_weights: InitLoraWeights::default(),
+            ..self.clone()
+        }
+    }
+
     /// What says which layers are adapted.
     pub(super) fn targeting(&self) -> Targeting<'_> {
         Targeting {

@@ -85,7 +85,11 @@ mod tests {
             module: 0.0,
         };
         let plain = values(dropout, false, Mode::Training).unwrap();
-        assert!(plain.chunks(3).all(|row| row == [0.0; 3] || row == [1.0; 3]));
+        assert!(
+            plain
+                .chunks(3)
+                .all(|row| row == [0.0; 3] || row == [1.0; 3])
+        );
         let kept = plain.iter().sum::<f32>() / 600.0;
         assert!((0.45..0.75).contains(&kept), "{kept} kept");
         let scaled = values(dropout, true, Mode::Training).unwrap();

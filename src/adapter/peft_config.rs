@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    AdaLoraConfig, Ia3Config, LohaConfig, LokrConfig, LoraConfig, ModuleNames, Targeting,
+    AdaLoraConfig, Ia3Config, InitLoraWeights, InitScheme, LohaConfig, LokrConfig, LoraConfig,
+    ModuleNames, Targeting,
 };
 use crate::error::{AdapterError, Error, Result};
 
@@ -104,6 +105,15 @@ impl PeftConfig {
             Self::Lora(config) => Some(config),
             _ => None,
         }
+    }
+
+    /// Whether anyone finds the weights that a fresh adapter begins with, from the base alone.
+    pub fn is_reproducible(&self) -> bool {
+        let init = self.as_lora().map(|config| &config.init_lora_weights);
+        !matches!(
+            init,
+            Some(InitLoraWeights::Scheme(InitScheme::PissaNiter(_)))
+        )
     }
 
     /// The layers that are adapted; `None` means the architecture's default ones.

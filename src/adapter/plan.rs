@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 
 use super::hadamard::HadamardConfig;
 use super::kronecker::KroneckerConfig;
-use super::low_rank::LowRankConfig;
+use super::low_rank_update::LowRankConfig;
+use super::peft_config::invalid;
 use super::rescale::RescaleConfig;
 use super::table_update::TableUpdateConfig;
 use super::target::{Target, names_module, resolve_targets};
-use super::{Bias, InitLoraWeights, ModuleNames, PeftConfig, TokenIndices};
+use super::{Bias, InitLoraWeights, InitScheme, ModuleNames, PeftConfig, TokenIndices};
 use crate::error::{AdapterError, Result};
 
 /// A layer's kind, as far as adapters tell them apart.
@@ -122,8 +123,11 @@ pub fn plan_adapter(config: &mut PeftConfig, encoder: &EncoderSites<'_>) -> Resu
         default_targets,
         encoder.model_type,
     )?;
-    let targeted: BTreeMap<&str, &Target> =
-        targets.layers.iter().map(|t| (t.path.as_str(), t)).collect();
+    let targeted: BTreeMap<&str, &Target> = targets
+        .layers
+        .iter()
+        .map(|t| (t.path.as_str(), t))
+        .collect();
     let tokens = tokens_by_table(&filled, encoder)?;
     let saved = filled.targeting().modules_to_save;
     let saved = ModuleNames::list(saved.iter().cloned());
@@ -177,6 +181,13 @@ fn update(config: &PeftConfig, site: &LayerSite, target: &Target) -> Result<Upda
         peft_type: config.peft_type(),
     };
     match (config, site.kind) {
+        (PeftConfig::Lora(config), LayerKind::Linear)
+            if config.init_lora_weights == InitLoraWeights::Scheme(InitScheme::Orthogonal)
+                && target.r % 2 == 1 =>
+        {
+            let expected = "an even rank where init_lora_weights is orthogonal";
+            Err(invalid("r", expected, target.r))
+        }
         (PeftConfig::Lora(config), LayerKind::Linear) => Ok(UpdateConfig::LowRank(LowRankConfig {
             r: target.r,
             scaling: config.scaling(target.r, target.alpha),
@@ -243,9 +254,27 @@ fn tokens_by_table(
     config: &PeftConfig,
     encoder: &EncoderSites<'_>,
 ) -> Result<BTreeMap<String, Vec<usize>>> {
-    let indices = config.as_lora().and_then(|c| c.trainable_token_indices.as_ref());
+    let indices = config
+        .as_lora()
+        .and_then(|c| c.trainable_token_indices.as_ref());
     let mut tables = BTreeMap::new();
     let mut is_first = true;
+    if let Some(TokenIndices::Tables(named)) = indices {
+        let is_table = |site: &LayerSite| matches!(site.kind, LayerKind::Embedding { .. });
+        let paths = || {
+            encoder
+                .layers
+                .iter()
+                .filter(|site| is_table(site))
+                .map(|s| &s.path)
+        };
+        for name in named.keys() {
+            if !paths().any(|path| path.ends_with(name)) {
+                let expected = format!("endings of {:?}", paths().collect::<Vec<_>>());
+                return Err(invalid("trainable_token_indices", &expected, name));
+            }
+        }
+    }
     for site in encoder.layers {
         let LayerKind::Embedding { entries } = site.kind else {
             continue;
@@ -361,7 +390,10 @@ mod tests {
         };
         assert!(!feedforward("encoder.layer.0.attention.key"));
         assert!(feedforward("encoder.layer.0.output.dense"));
-        assert_eq!(config.target_modules(), list(&["key", "value", "output.dense"]).as_ref());
+        assert_eq!(
+            config.target_modules(),
+            list(&["key", "value", "output.dense"]).as_ref()
+        );
     }
 
     #[test]
@@ -380,7 +412,11 @@ mod tests {
         });
         assert!(matches!(
             error,
-            Err(Error::Adapter(AdapterError::NoSuchToken { id: 10, entries: 10, .. }))
+            Err(Error::Adapter(AdapterError::NoSuchToken {
+                id: 10,
+                entries: 10,
+                ..
+            }))
         ));
     }
 }

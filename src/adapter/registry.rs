@@ -182,6 +182,18 @@ impl AdapterRegistry {
         Ok(())
     }
 
+    /// Gives an adapter another configuration.
+    ///
+    /// # Errors
+    /// [`AdapterError::NoAdapter`] or [`AdapterError::UnknownName`].
+    pub fn set_config(&mut self, name: &str, config: PeftConfig) -> Result<()> {
+        self.get(name)?;
+        for entry in self.entries.iter_mut().filter(|entry| entry.name == name) {
+            entry.config = config.clone();
+        }
+        Ok(())
+    }
+
     /// Makes exactly these adapters active; none of them leaves the base model.
     ///
     /// # Errors

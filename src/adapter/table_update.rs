@@ -1,7 +1,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use super::low_rank::MAGNITUDE;
+use super::low_rank_update::MAGNITUDE;
 use crate::error::Result;
 use crate::state_dict::ParamVisitor;
 
@@ -97,9 +97,7 @@ impl<B: Backend> TableUpdate<B> {
     /// Rows scaled to DoRA's magnitudes, where the update has some.
     fn rescaled(&self, rows: Tensor<B, 2>, table: &Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.magnitude {
-            Some(magnitude) => {
-                rows * (magnitude.val() / self.column_norms(table)).unsqueeze::<2>()
-            }
+            Some(magnitude) => rows * (magnitude.val() / self.column_norms(table)).unsqueeze::<2>(),
             None => rows,
         }
     }

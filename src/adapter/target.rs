@@ -73,13 +73,21 @@ pub(super) fn resolve_targets(
         None => None,
     };
     let indices = match targeting.layers_to_transform {
+        // An empty list is no list, to PEFT.
+        Some(LayerIndices::Many(wanted)) if wanted.is_empty() => None,
         Some(wanted) => Some(IndexMatcher::new(wanted, targeting.layers_pattern)?),
         None => None,
     };
     let saved = targeting.modules_to_save;
     let saved = saved
         .iter()
-        .map(|name| compile("modules_to_save", name, &format!(r"^(?:.*\.)?(?:{name})(?:$|\.)")))
+        .map(|name| {
+            compile(
+                "modules_to_save",
+                name,
+                &format!(r"^(?:.*\.)?(?:{name})(?:$|\.)"),
+            )
+        })
         .collect::<Result<Vec<_>>>()?;
     let ranks = suffix_patterns("rank_pattern", targeting.rank_pattern)?;
     let alphas = suffix_patterns("alpha_pattern", targeting.alpha_pattern)?;
@@ -122,11 +130,7 @@ pub(super) fn resolve_targets(
 
 /// Whether a module's name ends with one of these, as PEFT looks for modules to save and for
 /// feed-forward modules: anywhere in a name's part, or a pattern for the whole name.
-pub(super) fn names_module(
-    field: &'static str,
-    names: &ModuleNames,
-    path: &str,
-) -> Result<bool> {
+pub(super) fn names_module(field: &'static str, names: &ModuleNames, path: &str) -> Result<bool> {
     Ok(match names {
         ModuleNames::List(endings) => endings.iter().any(|ending| path.ends_with(ending)),
         ModuleNames::Pattern(_) => NameMatcher::new(field, names)?.matches(path),
@@ -264,7 +268,13 @@ mod tests {
     fn resolve(config: LoraConfig) -> Result<Targets> {
         let defaults: &[&str] = &["query", "value"];
         let layers = bert_layers();
-        resolve_targets(&config.targeting(), &layers, &others(), Some(defaults), "bert")
+        resolve_targets(
+            &config.targeting(),
+            &layers,
+            &others(),
+            Some(defaults),
+            "bert",
+        )
     }
 
     fn with_targets(target_modules: ModuleNames) -> LoraConfig {

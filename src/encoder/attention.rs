@@ -85,7 +85,12 @@ impl<B: Backend> SelfAttention<B> {
     /// # Shapes
     /// - hidden: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, hidden: Tensor<B, 2>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
+    pub fn forward(
+        &self,
+        hidden: Tensor<B, 2>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+    ) -> Tensor<B, 2> {
         let context = attention(
             self.query.forward(hidden.clone(), pass),
             self.key.forward(hidden.clone(), pass),

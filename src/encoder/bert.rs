@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    FeedForward, FeedForwardConfig, FeedForwardNames, LayerVisitor, SelfAttention, SelfAttentionConfig, SelfAttentionNames, load_layers,
+    FeedForward, FeedForwardConfig, FeedForwardNames, LayerVisitor, SelfAttention,
+    SelfAttentionConfig, SelfAttentionNames, load_layers,
 };
 use crate::adapter::{
     AdaptedEmbedding, AdaptedLayerNorm, AdaptedLinear, AdaptedLinearConfig, Pass, sum_lookups,
@@ -158,8 +159,9 @@ impl BertConfig {
             layer_norm_eps: self.layer_norm_eps,
             initializer_range: self.initializer_range,
         };
-        let table =
-            |entries| AdaptedEmbedding::init(entries, self.hidden_size, self.initializer_range, device);
+        let table = |entries| {
+            AdaptedEmbedding::init(entries, self.hidden_size, self.initializer_range, device)
+        };
         Bert {
             word_embeddings: table(self.vocab_size),
             position_embeddings: table(self.max_position_embeddings),
@@ -264,7 +266,12 @@ impl<B: Backend> Bert<B> {
     /// # Shapes
     /// - batch: `[tokens]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
+    pub fn forward(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+    ) -> Tensor<B, 2> {
         let positions = positions(packing);
         let embeddings = sum_lookups(vec![
             self.word_embeddings.lookup(batch.ids(), pass),

@@ -18,8 +18,8 @@ pub use bert::{Bert, BertConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
 pub use layers::{AdapterParams, LayerVisitor, Layers, Linears, Params};
 
-use crate::error::{EncoderError, Result};
 use crate::adapter::Pass;
+use crate::error::{EncoderError, Result};
 use crate::kernel::Packing;
 use crate::state_dict::{LoadTensors, StateDict};
 use crate::text::TokenBatch;
@@ -138,7 +138,12 @@ impl<B: Backend> Encoder<B> {
     /// # Shapes
     /// - batch: `[tokens]`
     /// - output: `[tokens, hidden]`
-    pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, pass: Pass<'_>) -> Tensor<B, 2> {
+    pub fn forward(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+    ) -> Tensor<B, 2> {
         match self {
             Self::Bert(bert) => bert.forward(batch, packing, pass),
         }

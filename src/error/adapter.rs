@@ -97,7 +97,9 @@ pub enum AdapterError {
         peft_type: &'static str,
     },
     /// A token whose embedding is to be trained is not in the table.
-    #[error("adapter config field `trainable_token_indices`: {path} has no entry {id}, only {entries}")]
+    #[error(
+        "adapter config field `trainable_token_indices`: {path} has no entry {id}, only {entries}"
+    )]
     NoSuchToken {
         /// The table's path.
         path: String,
@@ -107,7 +109,9 @@ pub enum AdapterError {
         entries: usize,
     },
     /// A merged weight holds what is no number, or is infinite.
-    #[error("`{key}` would hold NaN or infinity with adapters {adapters:?} merged: one of them is broken")]
+    #[error(
+        "`{key}` would hold NaN or infinity with adapters {adapters:?} merged: one of them is broken"
+    )]
     NotFinite {
         /// The key of the weight.
         key: String,
@@ -115,7 +119,9 @@ pub enum AdapterError {
         adapters: Vec<String>,
     },
     /// Adapters are merged into the weights, where the method needs them apart.
-    #[error("{method} needs adapters apart from the weights, {merged:?} are merged: call `unmerge_adapter` first")]
+    #[error(
+        "{method} needs adapters apart from the weights, {merged:?} are merged: call `unmerge_adapter` first"
+    )]
     Merged {
         /// The method called.
         method: &'static str,

@@ -101,7 +101,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError::NoAdapter`](crate::error::AdapterError) or
     /// [`AdapterError::UnknownName`](crate::error::AdapterError); nothing is changed.
     pub fn set_query_adapter<S: AsRef<str>>(&mut self, names: Option<&[S]>) -> Result<()> {
-        self.config_mut().query_adapters = self.known_names(names)?;
+        self.config_mut().adapters.query = self.known_names(names)?;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// # Errors
     /// As [`set_query_adapter`](Self::set_query_adapter).
     pub fn set_document_adapter<S: AsRef<str>>(&mut self, names: Option<&[S]>) -> Result<()> {
-        self.config_mut().document_adapters = self.known_names(names)?;
+        self.config_mut().adapters.document = self.known_names(names)?;
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl<B: Backend> SentenceTransformer<B> {
         let own = &self.config.prompts;
         let brought = adapters
             .iter()
-            .find_map(|name| self.config.adapter_prompts.get(name.as_ref()));
+            .find_map(|name| self.config.adapters.prompts.get(name.as_ref()));
         let Some(brought) = brought else {
             return Cow::Borrowed(own);
         };
@@ -150,8 +150,8 @@ impl<B: Backend> SentenceTransformer<B> {
         task: Option<Task>,
     ) -> Result<Option<TextAdapters>> {
         let of_task = match task {
-            Some(Task::Query) => &self.config.query_adapters,
-            Some(Task::Document) => &self.config.document_adapters,
+            Some(Task::Query) => &self.config.adapters.query,
+            Some(Task::Document) => &self.config.adapters.document,
             None => &None,
         };
         let of_task = || of_task.clone().map(AdapterChoice::All);
@@ -173,7 +173,8 @@ impl<B: Backend> SentenceTransformer<B> {
         for name in chosen.iter().flatten() {
             self.adapters.get(name)?;
         }
-        self.adapters.require_unmerged("choosing adapters by call")?;
+        self.adapters
+            .require_unmerged("choosing adapters by call")?;
         let mut lists: Vec<Arc<[String]>> = Vec::new();
         let places = chosen.iter().map(|names| {
             let known = lists.iter().position(|list| list[..] == names[..]);
@@ -203,7 +204,10 @@ mod tests {
         let routes = adapters.routes(&[0, 2, 1], &[3, 2, 4]);
         let tokens: Vec<_> = routes.iter().map(|route| route.tokens.clone()).collect();
         assert_eq!(tokens, [0..5, 5..9]);
-        assert_eq!((&routes[0].adapters[..], routes[1].adapters.len()), (&["a".to_owned()][..], 0));
+        assert_eq!(
+            (&routes[0].adapters[..], routes[1].adapters.len()),
+            (&["a".to_owned()][..], 0)
+        );
     }
 
     #[test]

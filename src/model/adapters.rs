@@ -142,7 +142,7 @@ impl<B: Backend> SentenceTransformer<B> {
             report: Some(report.clone()),
         };
         self.attach_adapter(entry, made)?;
-        let of_adapters = &mut self.config_mut().adapter_prompts;
+        let of_adapters = &mut self.config_mut().adapters.prompts;
         match prompts {
             Some(prompts) => of_adapters.insert(name, prompts),
             None => of_adapters.remove(&name),
@@ -350,8 +350,11 @@ impl<B: Backend> SentenceTransformer<B> {
     /// Removes what the model keeps of adapters beside their weights.
     fn forget_adapters(&mut self, is_forgotten: impl Fn(&str) -> bool) {
         let config = self.config_mut();
-        config.adapter_prompts.retain(|name, _| !is_forgotten(name));
-        for adapters in [&mut config.query_adapters, &mut config.document_adapters] {
+        config
+            .adapters
+            .prompts
+            .retain(|name, _| !is_forgotten(name));
+        for adapters in [&mut config.adapters.query, &mut config.adapters.document] {
             if adapters.iter().flatten().any(|name| is_forgotten(name)) {
                 *adapters = None;
             }
@@ -384,10 +387,12 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     pub(super) fn for_each_layer(&mut self, mut run: impl FnMut(&str, &mut dyn AdaptedLayer<B>)) {
-        self.visit_infallible(&mut Layers(|path: &str, layer: &mut dyn AdaptedLayer<B>| {
-            run(path, layer);
-            Ok(())
-        }));
+        self.visit_infallible(&mut Layers(
+            |path: &str, layer: &mut dyn AdaptedLayer<B>| {
+                run(path, layer);
+                Ok(())
+            },
+        ));
     }
 
     fn try_each_layer(

@@ -18,13 +18,8 @@ pub struct ModelConfig {
     pub encoder_fields: Map<String, Value>,
     /// The named prompts.
     pub prompts: Prompts,
-    /// The prompts that came with adapters, by the adapters' names: before the model's own of
-    /// the same names where that adapter is used.
-    pub adapter_prompts: BTreeMap<String, Prompts>,
-    /// The adapters that queries go through, where they are not the active ones.
-    pub query_adapters: Option<Vec<String>>,
-    /// The adapters that documents go through, where they are not the active ones.
-    pub document_adapters: Option<Vec<String>>,
+    /// What is used together with its adapters.
+    pub adapters: AdapterSettings,
     /// How embeddings are compared.
     pub similarity_fn: SimilarityFunction,
     /// The number of dimensions embeddings are cut to, if they are.
@@ -41,6 +36,18 @@ pub struct ModelConfig {
     pub card: ModelCardData,
     /// What became of the encoder's tensors.
     pub weights: WeightsReport,
+}
+
+/// What is used together with a model's adapters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdapterSettings {
+    /// The prompts that came with adapters, by the adapters' names: before the model's own of
+    /// the same names where that adapter is used.
+    pub prompts: BTreeMap<String, Prompts>,
+    /// The adapters that queries go through, where they are not the active ones.
+    pub query: Option<Vec<String>>,
+    /// The adapters that documents go through, where they are not the active ones.
+    pub document: Option<Vec<String>>,
 }
 
 /// What became of the tensors of a weights file.

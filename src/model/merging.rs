@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::Backend;
 
 use super::SentenceTransformer;
-use crate::adapter::MergedLayer;
+use crate::adapter::{AdaptedLinear, MergedLayer};
+use crate::encoder::Linears;
 use crate::error::{AdapterError, Result};
 use crate::state_dict::FindNotFinite;
 
@@ -61,6 +62,25 @@ impl<B: Backend> SentenceTransformer<B> {
         self.merge_adapter()?;
         self.unload_layers();
         Ok(())
+    }
+
+    /// Makes an adapter that began as a part of its layers' weights (PiSSA, OLoRA) a plain
+    /// LoRA of twice the rank, which embeds the same and which anyone can add to the base as
+    /// it is; does nothing to others.
+    ///
+    /// # Errors
+    /// [`AdapterError::NoAdapter`] or [`AdapterError::UnknownName`].
+    pub fn convert_to_plain_lora(&mut self, name: &str) -> Result<()> {
+        let Some(config) = self.adapters.get(name)?.config.as_lora() else {
+            return Ok(());
+        };
+        let config = config.plain();
+        self.encoder
+            .visit_layers(&mut Linears(|_: &str, layer: &mut AdaptedLinear<B>| {
+                layer.make_plain(name);
+                Ok(())
+            }))?;
+        self.adapters.set_config(name, config.into())
     }
 
     /// Removes all adapters: the base model.

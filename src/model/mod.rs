@@ -11,7 +11,7 @@ pub mod similarity;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;
-pub use config::{ModelCardData, ModelConfig, ModelParts, WeightsReport};
+pub use config::{AdapterSettings, ModelCardData, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{Precision, QuantizedEmbeddings, QuantizedValues, quantize_embeddings};
 pub use sentence_transformer::SentenceTransformer;

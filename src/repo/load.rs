@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
@@ -15,8 +14,8 @@ use crate::adapter::DEFAULT_ADAPTER;
 use crate::encoder::{Encoder, EncoderConfig};
 use crate::error::{RepoError, Result};
 use crate::model::{
-    AdapterLoadReport, AdapterWeights, ModelCardData, ModelConfig, ModelParts, SentenceTransformer,
-    SimilarityFunction, WeightsReport,
+    AdapterLoadReport, AdapterSettings, AdapterWeights, ModelCardData, ModelConfig, ModelParts,
+    SentenceTransformer, SimilarityFunction, WeightsReport,
 };
 use crate::text::{Prompts, TextTokenizer};
 
@@ -207,9 +206,7 @@ fn load_whole<B: Backend>(
             encoder: encoder_config,
             encoder_fields: fields,
             prompts: options.prompts.clone().unwrap_or(embedding.prompts),
-            adapter_prompts: BTreeMap::new(),
-            query_adapters: None,
-            document_adapters: None,
+            adapters: AdapterSettings::default(),
             similarity_fn: options.similarity_fn.unwrap_or(embedding.similarity_fn),
             truncate_dim: options.truncate_dim.or(embedding.truncate_dim),
             do_lower_case: text.do_lower_case,

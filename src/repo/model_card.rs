@@ -135,7 +135,14 @@ fn adapter_section(card: &mut String, adapter: &AdapterEntry) -> std::fmt::Resul
     let mut row = |name: &str, value: &dyn Display| writeln!(card, "| {name} | {value} |");
     match config {
         PeftConfig::Lora(config) => {
-            row("type", &if config.use_dora { "LoRA (DoRA)" } else { "LoRA" })?;
+            row(
+                "type",
+                &if config.use_dora {
+                    "LoRA (DoRA)"
+                } else {
+                    "LoRA"
+                },
+            )?;
             row("rank", &config.r)?;
             row("alpha", &config.lora_alpha)?;
             row("dropout", &config.lora_dropout)?;

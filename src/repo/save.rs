@@ -8,7 +8,7 @@ use super::model_card::model_card;
 use super::names;
 use super::source::is_relative_path;
 use super::weights::write_safetensors;
-use crate::adapter::{AdapterEntry, saved_key};
+use crate::adapter::{AdapterEntry, DEFAULT_ADAPTER, saved_key};
 use crate::encoder::Params;
 use crate::error::{RepoError, Result};
 use crate::model::SentenceTransformer;
@@ -52,7 +52,7 @@ impl<B: Backend> SentenceTransformer<B> {
             .into());
         }
         let mut writer = FolderWriter::new(folder)?;
-        self.stage_adapter(adapter, folder, &mut writer)?;
+        self.stage_adapter(adapter, "", folder, &mut writer)?;
         self.stage_pipeline(folder, &mut writer)?;
         writer.commit()
     }
@@ -67,32 +67,78 @@ impl<B: Backend> SentenceTransformer<B> {
         let folder = folder.as_ref();
         let adapter = self.adapters().only_active("save_adapter")?;
         let mut writer = FolderWriter::new(folder)?;
-        self.stage_adapter(adapter, folder, &mut writer)?;
+        self.stage_adapter(adapter, "", folder, &mut writer)?;
         writer.commit()
+    }
+
+    /// Saves every adapter as PEFT itself would save several: one named `default` in the
+    /// folder, each other in a folder of its own inside, whose name is the adapter's, with
+    /// what a file name cannot hold written as `%2F` and the like.
+    ///
+    /// # Errors
+    /// [`AdapterError::NoAdapter`](crate::error::AdapterError), and [`RepoError::Io`] where a
+    /// file cannot be written; the folder is then as it was.
+    pub fn save_adapters(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        self.adapters().require_any()?;
+        let mut writer = FolderWriter::new(folder)?;
+        for adapter in self.adapters().entries() {
+            let within = match adapter.name == DEFAULT_ADAPTER {
+                true => String::new(),
+                false => format!("{}/", file_name(&adapter.name)),
+            };
+            self.stage_adapter(adapter, &within, folder, &mut writer)?;
+        }
+        writer.commit()
+    }
+
+    /// Saves the model with its active adapters folded in: a plain Sentence Transformers
+    /// folder. The model itself keeps its adapters apart.
+    ///
+    /// # Errors
+    /// As [`merge_and_unload`](Self::merge_and_unload) and [`save`](Self::save).
+    pub fn save_merged(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let mut merged = self.clone();
+        merged.merge_and_unload()?;
+        merged.save(folder)
     }
 
     fn stage_adapter(
         &self,
         adapter: &AdapterEntry,
+        within: &str,
         folder: &Path,
         writer: &mut FolderWriter,
     ) -> Result<()> {
+        let is_reproducible = adapter.config.is_reproducible();
         let mut config = adapter.config.clone();
+        let tensors = if is_reproducible {
+            self.get_adapter_state_dict(Some(&adapter.name))?
+        } else {
+            // Nobody else finds the part of the weights that it stands in for.
+            let mut plain = self.clone();
+            plain.convert_to_plain_lora(&adapter.name)?;
+            config = plain.adapters().get(&adapter.name)?.config.clone();
+            plain.get_adapter_state_dict(Some(&adapter.name))?
+        };
         // A path relative to the folder it was read from means nothing in this one.
-        if config.base_model_name_or_path().is_some_and(is_relative_path) {
+        if config
+            .base_model_name_or_path()
+            .is_some_and(is_relative_path)
+        {
             let revision = config.revision().map(str::to_owned);
             config.set_base(self.config().name_or_path.clone(), revision);
         }
         let json = config.to_json().map_err(|source| RepoError::Json {
-            path: folder.join(names::ADAPTER_CONFIG),
+            path: folder.join(within).join(names::ADAPTER_CONFIG),
             source,
         })?;
-        let tensors = self.get_adapter_state_dict(Some(&adapter.name))?;
         let tensors = tensors.rename(|key| Some(saved_key(key)));
-        writer.stage_with(names::ADAPTER_WEIGHTS, |path| {
+        writer.stage_with(&format!("{within}{}", names::ADAPTER_WEIGHTS), |path| {
             write_safetensors(&tensors, path)
         })?;
-        writer.stage(names::ADAPTER_CONFIG, json.as_bytes())
+        let file = format!("{within}{}", names::ADAPTER_CONFIG);
+        writer.stage(&file, json.as_bytes())
     }
 
     fn stage_encoder(&self, writer: &mut FolderWriter) -> Result<()> {
@@ -172,5 +218,49 @@ impl<B: Backend> SentenceTransformer<B> {
             SentenceModule::Normalize(_) => json!({}),
         };
         writer.stage_json(&format!("{path}/{}", names::CONFIG), &config)
+    }
+}
+
+/// A name that any file system can hold, from any text.
+fn file_name(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let mut name = String::new();
+    for (place, byte) in text.bytes().enumerate() {
+        // A dot in front hides a file, or means a folder above.
+        if is_plain(byte) || (byte == b'.' && place > 0) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    match name.is_empty() {
+        true => "%".to_owned(),
+        false => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_becomes_a_file_s_and_no_two_the_same() {
+        let names = [
+            "a.b", "../x", "", "%", "a/b", "a%2Fb", "ä", "train", ".", "..",
+        ];
+        let files: Vec<String> = names.iter().map(|name| file_name(name)).collect();
+        assert_eq!(
+            files[..6],
+            ["a.b", "%2E.%2Fx", "%", "%25", "a%2Fb", "a%252Fb"]
+        );
+        let mut different = files.clone();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), files.len());
+        assert!(
+            files
+                .iter()
+                .all(|file| !file.contains('/') && !file.starts_with('.'))
+        );
     }
 }

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -211,6 +213,39 @@ pub struct TrainableNames {
     pub all: usize,
 }
 
+impl TrainableNames {
+    /// The share of the trained values in all, in percent.
+    pub fn percent(&self) -> f64 {
+        100.0 * self.trainable as f64 / self.all.max(1) as f64
+    }
+}
+
+/// As PEFT prints it: `trainable params: 589,824 || all params: 23,303,040 || trainable%: 2.5311`.
+impl fmt::Display for TrainableNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "trainable params: {} || all params: {} || trainable%: {:.4}",
+            in_thousands(self.trainable),
+            in_thousands(self.all),
+            self.percent()
+        )
+    }
+}
+
+/// A count with its thousands set apart.
+fn in_thousands(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 impl<B: Backend> ParamVisitor<B> for TrainableNames {
     fn visit<const D: usize>(
         &mut self,
@@ -225,5 +260,25 @@ impl<B: Backend> ParamVisitor<B> for TrainableNames {
             self.names.push((key, param.id));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_written_as_peft_writes_them() {
+        let names = TrainableNames {
+            names: Vec::new(),
+            trainable: 589_824,
+            all: 23_303_040,
+        };
+        assert_eq!(
+            names.to_string(),
+            "trainable params: 589,824 || all params: 23,303,040 || trainable%: 2.5311"
+        );
+        assert_eq!(in_thousands(1_000), "1,000");
+        assert_eq!(TrainableNames::default().percent(), 0.0);
     }
 }

@@ -334,15 +334,24 @@ fn adapters_of_another_shape_or_with_missing_tensors_are_refused_by_key() {
         .load_adapter_with(folder.path(), &named("x"))
         .unwrap_err();
     assert!(
-        matches!(&error, Error::Adapter(AdapterError::Unsupported { field, .. }) if field == "target_modules"),
+        matches!(&error, Error::StateDict(StateDictError::Missing { keys, .. })
+            if keys == &["embeddings.word_embeddings.lora_embedding_A", "embeddings.word_embeddings.lora_embedding_B"]),
         "{error}"
     );
-    write("peft_type", json!("IA3"));
+    write("target_modules", json!(["query", "LayerNorm"]));
     let error = model
         .load_adapter_with(folder.path(), &named("x"))
         .unwrap_err();
     assert!(
-        matches!(&error, Error::Adapter(AdapterError::Unsupported { field, .. }) if field == "peft_type")
+        matches!(&error, Error::Adapter(AdapterError::NotAdaptable { path, .. }) if path == "embeddings.LayerNorm"),
+        "{error}"
+    );
+    write("peft_type", json!("VERA"));
+    let error = model
+        .load_adapter_with(folder.path(), &named("x"))
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Adapter(AdapterError::UnknownType { found, .. }) if found == "\"VERA\"")
     );
 }
 

@@ -39,6 +39,16 @@ impl Expected {
         Self(fs::read(path(name)).unwrap())
     }
 
+    /// The names of the tensors.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        tensors
+            .names()
+            .into_iter()
+            .map(|name| name.to_string())
+            .collect()
+    }
+
     /// The values of a tensor, row-major.
     pub(crate) fn get(&self, key: &str) -> Vec<f32> {
         self.data(key).to_vec().unwrap()

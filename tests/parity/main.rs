@@ -13,10 +13,13 @@ mod backend_under_test;
 mod fixture;
 
 mod adapters;
+mod defects;
 mod encode;
 mod evaluation;
 mod folders;
 mod minilm;
+mod peft_matching;
+mod peft_options;
 mod quantization;
 mod sizes;
 #[cfg(feature = "train")]

@@ -27,6 +27,7 @@ fn bert_base() -> SentenceTransformer<TestBackend> {
             encoder: config,
             encoder_fields: fields.as_object().cloned().unwrap(),
             prompts: Prompts::default(),
+            adapters: Default::default(),
             similarity_fn: SimilarityFunction::Cosine,
             truncate_dim: None,
             do_lower_case: false,

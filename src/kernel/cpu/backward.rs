@@ -67,7 +67,9 @@ pub(super) fn linear<B: Backend>(
     mut layer: Linear,
 ) -> Tensor<B, 2> {
     // One update of all rows is fused; others are composed, and the activation is last.
-    let fused = updates.first().map_or(0, |first| usize::from(first.rows.is_none()));
+    let fused = updates
+        .first()
+        .map_or(0, |first| usize::from(first.rows.is_none()));
     let others = updates.split_off(fused);
     let drawn = layer.updates.split_off(fused);
     let activation = match others.is_empty() {

@@ -78,6 +78,9 @@ impl LowRankConfig {
     }
 }
 
+/// A linear layer's weight and bias.
+pub(super) type Params<B> = (Tensor<B, 2>, Option<Tensor<B, 1>>);
+
 /// The low-rank update `s · B · A` of one linear layer
 /// (LoRA, <https://arxiv.org/abs/2106.09685>), with what its variants add to it.
 #[derive(Module, Debug)]
@@ -131,6 +134,24 @@ impl<B: Backend> LowRankUpdate<B> {
             }),
             ..self
         }
+    }
+
+    /// Makes an update that began as a part of the layer's weight one that can be added to
+    /// that weight as it is: `A = [A; A₀]`, `B = [B, −B₀]`, of twice the rank.
+    pub(super) fn make_plain(&mut self) {
+        let Some(replaced) = self.replaced.take() else {
+            return;
+        };
+        let join = |own: &Param<Tensor<B, 2>>, other: Tensor<B, 2>, dim| {
+            own.clone().map(|own| {
+                let trained = own.is_require_grad();
+                let joined = Tensor::cat(vec![own.detach(), other.detach()], dim);
+                joined.set_require_grad(trained)
+            })
+        };
+        self.lora_a = join(&self.lora_a, replaced.lora_a.val(), 0);
+        self.lora_b = join(&self.lora_b, replaced.lora_b.val().neg(), 1);
+        self.packed = Default::default();
     }
 
     /// Whether the update is a sum that a kernel can add to the layer's product.
@@ -236,16 +257,26 @@ impl<B: Backend> LowRankUpdate<B> {
         delta * self.scaling
     }
 
-    /// The weight, so far, with the update folded in; `base` is the layer's own.
-    pub(super) fn merge(&self, weight: Tensor<B, 2>, base: Tensor<B, 2>) -> Tensor<B, 2> {
-        let merged = weight + self.delta();
-        match &self.magnitude {
-            Some(magnitude) => {
-                let factor = magnitude.val() / self.row_norms(base);
-                merged * factor.unsqueeze_dim::<2>(1)
-            }
-            None => merged,
-        }
+    /// The weight and bias, so far, with the update folded in; `base` are the layer's own.
+    ///
+    /// DoRA scales what other adapters have added to the bias as it does in the forward pass;
+    /// PEFT forgets to.
+    pub(super) fn merge(&self, so_far: Params<B>, base: &Params<B>) -> Params<B> {
+        let (weight, bias) = so_far;
+        let weight = weight + self.delta();
+        let Some(magnitude) = &self.magnitude else {
+            let bias = match (bias, self.scaled_bias()) {
+                (Some(bias), Some(own)) => Some(bias + own),
+                (bias, own) => bias.or(own),
+            };
+            return (weight, bias);
+        };
+        let factor = magnitude.val() / self.row_norms(base.0.clone());
+        let bias = match (bias, &base.1) {
+            (Some(bias), Some(base)) => Some((bias - base.clone()) * factor.clone() + base.clone()),
+            (bias, _) => bias.map(|bias| bias * factor.clone()),
+        };
+        (weight * factor.unsqueeze_dim::<2>(1), bias)
     }
 
     /// Sets DoRA's magnitude to that of the weight with the update, which changes nothing.
