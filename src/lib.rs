@@ -21,6 +21,7 @@ pub mod training;
 #[cfg(test)]
 mod backend_under_test;
 
+pub use adapter::combination::{Combination, CombinationOptions};
 pub use adapter::{
     AdaLoraConfig, Ia3Config, LohaConfig, LokrConfig, LoraConfig, ModuleNames, PeftConfig, TaskType,
 };

@@ -172,6 +172,12 @@ impl<B: Backend> AdaptedEmbedding<B> {
         })
     }
 
+    /// The low-rank update of the adapter of that name, if the table has one.
+    pub fn table_update(&self, name: &str) -> Option<&TableUpdate<B>> {
+        let adapter = self.adapters.iter().find(|adapter| adapter.name == name)?;
+        adapter.update.as_ref()
+    }
+
     /// The table's shape, `[entries, hidden]`.
     pub fn dims(&self) -> [usize; 2] {
         let shape = self.weight.lazy_shape();
@@ -211,7 +217,7 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedEmbedding<B> {
         }
     }
 
-    fn new_adapter(&self, name: &str, plan: &LayerPlan) -> Result<LayerAdapter<B>> {
+    fn new_adapter(&self, name: &str, plan: &LayerPlan, _: bool) -> Result<LayerAdapter<B>> {
         let device = self.weight.lazy_device();
         Ok(LayerAdapter::Embedding(EmbeddingAdapter {
             name: name.to_owned(),

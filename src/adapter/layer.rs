@@ -15,12 +15,13 @@ pub trait AdaptedLayer<B: Backend> {
     fn kind(&self) -> LayerKind;
 
     /// An adapter as planned for this layer. Its weights are drawn when they are first
-    /// used; what replaces the layer's own parameters begins as a copy of them.
+    /// used; what replaces the layer's own parameters begins as a copy of them. `fresh` says
+    /// whether the weights will be used, or loaded over.
     ///
     /// # Errors
     /// [`AdapterError`](crate::error::AdapterError) where the layer's weight does not allow
     /// what is planned.
-    fn new_adapter(&self, name: &str, plan: &LayerPlan) -> Result<LayerAdapter<B>>;
+    fn new_adapter(&self, name: &str, plan: &LayerPlan, fresh: bool) -> Result<LayerAdapter<B>>;
 
     /// Sets DoRA's magnitudes to those that change nothing, where the adapter has some.
     fn init_magnitude(&self, adapter: &mut LayerAdapter<B>);

@@ -186,7 +186,7 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLayerNorm<B> {
         LayerKind::LayerNorm
     }
 
-    fn new_adapter(&self, name: &str, plan: &LayerPlan) -> Result<LayerAdapter<B>> {
+    fn new_adapter(&self, name: &str, plan: &LayerPlan, _: bool) -> Result<LayerAdapter<B>> {
         Ok(LayerAdapter::LayerNorm(LayerNormAdapter {
             name: name.to_owned(),
             place: None,

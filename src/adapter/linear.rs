@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::layer::{assign, copy_of, frozen, replace_or_push};
 use super::pass::{NamedAdapter, activate, active, groups};
 use super::{
-    AdaptedLayer, HadamardUpdate, KroneckerUpdate, LayerAdapter, LayerKind, LayerPlan,
-    LowRankUpdate, MergedLayer, Pass, Replaced, Rescale, UpdateConfig,
+    AdaptedLayer, HadamardUpdate, InputRecorder, KroneckerUpdate, LayerAdapter, LayerKind,
+    LayerPlan, LowRankUpdate, MergedLayer, Pass, Replaced, Rescale, UpdateConfig,
 };
 use crate::error::Result;
 use crate::kernel::{Activation, LinearParams, Mode, PackedWeight, linear};
@@ -39,6 +39,7 @@ impl AdaptedLinearConfig {
             packed: PackedWeight::default(),
             adapters: Vec::new(),
             merged: None,
+            recorder: None,
         }
     }
 }
@@ -132,8 +133,9 @@ impl<B: Backend> LinearAdapter<B> {
 
     /// The update, if a kernel can add it to the layer's product row by row.
     fn sum(&self) -> Option<&LowRankUpdate<B>> {
+        let is_alone = self.weight.is_none() && self.bias.is_none();
         self.low_rank()
-            .filter(|update| update.is_sum() && self.weight.is_none() && self.bias.is_none())
+            .filter(|update| update.is_sum() && is_alone && update.rest().is_none())
     }
 }
 
@@ -150,6 +152,9 @@ pub struct AdaptedLinear<B: Backend> {
     packed: PackedWeight,
     adapters: Vec<LinearAdapter<B>>,
     merged: Option<MergedLinear<B>>,
+    /// Where the layer's inputs are written down, while someone asks for them.
+    #[module(skip)]
+    recorder: Option<InputRecorder>,
 }
 
 /// A linear layer with adapters folded in; the layer's own parameters stay as they are.
@@ -182,6 +187,9 @@ impl<B: Backend> AdaptedLinear<B> {
         activation: Activation,
         pass: Pass<'_>,
     ) -> Tensor<B, 2> {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&input);
+        }
         if let Some(merged) = &self.merged {
             let params = LinearParams {
                 weight: merged.weight.val(),
@@ -205,7 +213,7 @@ impl<B: Backend> AdaptedLinear<B> {
             let mut updates = Vec::new();
             for (rows, adapters) in &groups {
                 for update in adapters.iter().filter_map(|adapter| adapter.sum()) {
-                    updates.extend(update.params(Some(rows.clone())));
+                    updates.push(update.params(Some(rows.clone())));
                 }
             }
             return linear(input, self.params(&[]), updates, activation, pass.mode);
@@ -238,7 +246,7 @@ impl<B: Backend> AdaptedLinear<B> {
                     None => bias,
                 });
             }
-            let updates = updates().flat_map(|update| update.params(None)).collect();
+            let updates = updates().map(|update| update.params(None)).collect();
             return linear(input, params, updates, activation, mode);
         }
         let input = adapters
@@ -275,15 +283,23 @@ impl<B: Backend> AdaptedLinear<B> {
     }
 
     /// The weight and bias that these adapters update: the layer's own, or the first
-    /// adapter's that replaces them.
+    /// adapter's that replaces them; without the parts that updates stand in for.
     fn params<'a>(&'a self, adapters: &[&'a LinearAdapter<B>]) -> LinearParams<'a, B> {
         let weight = adapters
             .iter()
             .find_map(|adapter| Some((adapter.weight.as_ref()?, &adapter.packed)));
         let (weight, packed) = weight.unwrap_or((&self.weight, &self.packed));
+        let mut rests = adapters.iter().filter_map(|a| a.low_rank()?.rest());
+        let (weight, packed) = match rests.next() {
+            None => (weight.val(), packed),
+            Some((first, packed)) => {
+                let without = |sum, (rest, _)| sum + (rest - self.weight.val());
+                (rests.fold(first, without), packed)
+            }
+        };
         let bias = adapters.iter().find_map(|adapter| adapter.bias.as_ref());
         LinearParams {
-            weight: weight.val(),
+            weight,
             bias: bias.or(self.bias.as_ref()).map(|bias| bias.val()),
             packed,
         }
@@ -320,6 +336,11 @@ impl<B: Backend> AdaptedLinear<B> {
             Some(adapter) => adapter.visit_params(path, visitor),
             None => Ok(()),
         }
+    }
+
+    /// Writes the layer's inputs down from now on, or no longer.
+    pub fn record_inputs(&mut self, recorder: Option<InputRecorder>) {
+        self.recorder = recorder;
     }
 
     /// Makes the adapter of that name one that can be added to the layer's weight as it is,
@@ -397,23 +418,24 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLinear<B> {
         LayerKind::Linear
     }
 
-    fn new_adapter(&self, name: &str, plan: &LayerPlan) -> Result<LayerAdapter<B>> {
+    fn new_adapter(&self, name: &str, plan: &LayerPlan, fresh: bool) -> Result<LayerAdapter<B>> {
         let (dims, device) = (self.dims(), self.weight.lazy_device());
-        let update = plan.update.as_ref().and_then(|update| match update {
-            UpdateConfig::LowRank(config) => {
-                Some(LinearUpdate::LowRank(config.init(&self.weight.val())))
+        let update = match &plan.update {
+            Some(UpdateConfig::LowRank(config)) => {
+                let update = config.init(&self.weight.val(), fresh)?;
+                Some(LinearUpdate::LowRank(update))
             }
-            UpdateConfig::Rescale(config) => {
+            Some(UpdateConfig::Rescale(config)) => {
                 Some(LinearUpdate::Rescale(config.init(dims, &device)))
             }
-            UpdateConfig::Hadamard(config) => {
+            Some(UpdateConfig::Hadamard(config)) => {
                 Some(LinearUpdate::Hadamard(config.init(dims, &device)))
             }
-            UpdateConfig::Kronecker(config) => {
+            Some(UpdateConfig::Kronecker(config)) => {
                 Some(LinearUpdate::Kronecker(config.init(dims, &device)))
             }
-            UpdateConfig::Table(_) => None,
-        });
+            Some(UpdateConfig::Table(_)) | None => None,
+        };
         let bias = || self.bias.as_ref().map(copy_of);
         Ok(LayerAdapter::Linear(LinearAdapter {
             name: name.to_owned(),
@@ -523,7 +545,7 @@ mod tests {
             tokens: None,
             replaced: Replaced::Nothing,
         };
-        let mut adapter = layer.new_adapter(name, &plan).unwrap();
+        let mut adapter = layer.new_adapter(name, &plan, true).unwrap();
         layer.init_magnitude(&mut adapter);
         layer.add_adapter(adapter);
     }

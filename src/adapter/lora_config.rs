@@ -2,6 +2,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::eva::EvaConfig;
 use super::peft_config::{
     PEFT_VERSION, as_python_number, as_python_numbers, check_targeting, invalid, sorted_json,
     unsupported,
@@ -96,6 +97,8 @@ pub struct LoraConfig {
     pub modules_to_save: Option<Vec<String>>,
     /// Tokens whose embeddings are trained and saved by themselves.
     pub trainable_token_indices: Option<TokenIndices>,
+    /// How EVA finds a fresh adapter's weights, with `init_lora_weights` `eva`.
+    pub eva_config: Option<EvaConfig>,
     /// What the adapted model is for.
     pub task_type: Option<TaskType>,
     /// Whether the adapter was saved frozen; does not change the output.
@@ -129,6 +132,7 @@ impl Default for LoraConfig {
             fan_in_fan_out: false,
             modules_to_save: None,
             trainable_token_indices: None,
+            eva_config: None,
             task_type: None,
             inference_mode: false,
             base_model_name_or_path: None,
@@ -142,7 +146,7 @@ impl Default for LoraConfig {
 pub(super) fn informational_fields() -> Value {
     json!({
         "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
-        "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
+        "corda_config": null, "ensure_weight_tying": false,
         "kasa_config": null, "layer_replication": null, "loftq_config": {},
         "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
         "monteclora_config": null, "peft_type": "LORA", "peft_version": PEFT_VERSION,
@@ -247,6 +251,9 @@ impl LoraConfig {
             if let InitScheme::Other(_) = scheme {
                 return Err(unsupported("init_lora_weights", name));
             }
+        }
+        if let Some(config) = &self.eva_config {
+            config.validate()?;
         }
         match self.other.get("peft_type") {
             None => {}

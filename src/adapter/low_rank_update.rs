@@ -1,9 +1,10 @@
 use std::ops::Range;
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Distribution, Tensor, backend::Backend};
 
-use super::{InitLoraWeights, InitScheme};
+use super::layer::frozen;
+use super::{InitLoraWeights, InitScheme, LowRank, Matrix, TorchGenerator, initialization};
 use crate::error::Result;
 use crate::kernel::{LowRankParams, Mode, PackedWeight, low_rank};
 use crate::state_dict::ParamVisitor;
@@ -28,9 +29,14 @@ pub struct LowRankConfig {
 }
 
 impl LowRankConfig {
-    /// A fresh update for a layer with that weight. Its own weights are drawn when they are
-    /// first used.
-    pub fn init<B: Backend>(&self, weight: &Tensor<B, 2>) -> LowRankUpdate<B> {
+    /// An update for a layer with that weight. What is drawn is drawn when it is first used,
+    /// or now where a scheme needs all of it at once; `fresh` says whether it will be used,
+    /// or loaded over.
+    ///
+    /// # Errors
+    /// [`AdapterError`](crate::error::AdapterError) where the weight cannot be decomposed, or
+    /// has a side shorter than the rank.
+    pub fn init<B: Backend>(&self, weight: &Tensor<B, 2>, fresh: bool) -> Result<LowRankUpdate<B>> {
         let [d_output, d_input] = weight.dims();
         let device = weight.device();
         let (a, b) = ([self.r, d_input], [d_output, self.r]);
@@ -58,7 +64,7 @@ impl LowRankConfig {
             // Until the data pass, as by default.
             InitLoraWeights::Scheme(_) => (linear(a), zeros(b)),
         };
-        LowRankUpdate {
+        let update = LowRankUpdate {
             lora_a,
             lora_b,
             lora_e: self
@@ -74,8 +80,50 @@ impl LowRankConfig {
             packed: Default::default(),
             scaling: self.scaling,
             dropout: self.dropout,
-        }
+        };
+        let InitLoraWeights::Scheme(scheme) = &self.init_lora_weights else {
+            return Ok(update);
+        };
+        let matrix = || Matrix::from_tensor(weight.clone());
+        let part = match scheme {
+            InitScheme::Orthogonal if fresh => {
+                let mut generator = TorchGenerator::new(drawn_seed::<B>(&device));
+                let drawn = initialization::orthogonal(weight.dims(), self.r, &mut generator)?;
+                let (a, b) = drawn.into_factors();
+                return Ok(LowRankUpdate {
+                    lora_a: Param::from_tensor(a.into_tensor(&device)),
+                    lora_b: Param::from_tensor(b.into_tensor(&device)),
+                    ..update
+                });
+            }
+            InitScheme::Pissa => initialization::pissa(&matrix(), self.r, self.scaling)?,
+            InitScheme::PissaNiter(iterations) if fresh => {
+                // The same for the same weight, unlike PEFT's.
+                let mut generator = TorchGenerator::new(0);
+                let (r, scaling) = (self.r, self.scaling);
+                initialization::pissa_niter(&matrix(), r, scaling, *iterations, &mut generator)?
+            }
+            InitScheme::PissaNiter(_) => {
+                log::warn!(
+                    "an adapter with init_lora_weights `{}` is loaded as PiSSA: PEFT does not \
+                     say which random numbers its part of the weights came from",
+                    String::from(scheme.clone())
+                );
+                initialization::pissa(&matrix(), self.r, self.scaling)?
+            }
+            InitScheme::Olora => initialization::olora(&matrix(), self.r)?,
+            _ => return Ok(update),
+        };
+        Ok(update.replacing(part, weight))
     }
+}
+
+/// A seed from the backend's generator, which its own seed replays.
+fn drawn_seed<B: Backend>(device: &B::Device) -> u64 {
+    let drawn = Tensor::<B, 1>::random([2], Distribution::Uniform(0.0, 65536.0), device);
+    let drawn = drawn.into_data();
+    let halves = drawn.iter::<f64>().map(|half| half as u64);
+    halves.fold(0, |seed, half| seed << 16 | half)
 }
 
 /// A linear layer's weight and bias.
@@ -106,34 +154,45 @@ pub struct LowRankUpdate<B: Backend> {
     dropout: f64,
 }
 
-/// A part `s · B₀ · A₀` of a layer's weight that an update replaces (PiSSA, OLoRA).
+/// A part `s · B₀ · A₀` of a layer's weight that an update stands in for (PiSSA, OLoRA).
 ///
-/// PEFT takes it out of the base's weight; here the base stays as it is, and the part is
-/// subtracted where the update is added.
+/// PEFT takes it out of the base's weight; here the base stays as it is.
 #[derive(Module, Debug)]
 pub struct ReplacedPart<B: Backend> {
+    /// `[d_output, d_input]`: the weight without the part.
+    rest: Param<Tensor<B, 2>>,
     /// `[r, d_input]`
     lora_a: Param<Tensor<B, 2>>,
     /// `[d_output, r]`
     lora_b: Param<Tensor<B, 2>>,
     #[module(skip)]
-    packed: [PackedWeight; 2],
+    packed: PackedWeight,
 }
 
 impl<B: Backend> LowRankUpdate<B> {
-    /// Begins as a part of the layer's weight, which it replaces.
-    pub(super) fn replacing(self, lora_a: Tensor<B, 2>, lora_b: Tensor<B, 2>) -> Self {
-        let frozen = |tensor: Tensor<B, 2>| Param::from_tensor(tensor).set_require_grad(false);
+    /// Begins as a part of the layer's weight, which it stands in for.
+    fn replacing(self, part: LowRank, weight: &Tensor<B, 2>) -> Self {
+        let device = weight.device();
+        let delta = part.delta(self.scaling).into_tensor(&device);
+        let (lora_a, lora_b) = part.into_factors();
+        let [lora_a, lora_b] = [lora_a, lora_b].map(|matrix| matrix.into_tensor::<B>(&device));
         Self {
             lora_a: Param::from_tensor(lora_a.clone()),
             lora_b: Param::from_tensor(lora_b.clone()),
             replaced: Some(ReplacedPart {
+                rest: frozen(weight.clone() - delta),
                 lora_a: frozen(lora_a),
                 lora_b: frozen(lora_b),
-                packed: Default::default(),
+                packed: PackedWeight::default(),
             }),
             ..self
         }
+    }
+
+    /// The weight without the part that the update stands in for, if it does.
+    pub(super) fn rest(&self) -> Option<(Tensor<B, 2>, &PackedWeight)> {
+        let replaced = self.replaced.as_ref()?;
+        Some((replaced.rest.val(), &replaced.packed))
     }
 
     /// Makes an update that began as a part of the layer's weight one that can be added to
@@ -146,7 +205,7 @@ impl<B: Backend> LowRankUpdate<B> {
             own.clone().map(|own| {
                 let trained = own.is_require_grad();
                 let joined = Tensor::cat(vec![own.detach(), other.detach()], dim);
-                joined.set_require_grad(trained)
+                joined.detach().set_require_grad(trained)
             })
         };
         self.lora_a = join(&self.lora_a, replaced.lora_a.val(), 0);
@@ -159,15 +218,9 @@ impl<B: Backend> LowRankUpdate<B> {
         self.magnitude.is_none()
     }
 
-    /// `s · B(A(dropout(x)))` of some of the input's rows, and what it replaces, as the
-    /// kernel takes them; B's bias left out.
-    pub(super) fn params(&self, rows: Option<Range<usize>>) -> Vec<LowRankParams<'_, B>> {
-        let mut params = vec![self.own_params(rows.clone())];
-        params.extend(self.replaced_params(rows));
-        params
-    }
-
-    fn own_params(&self, rows: Option<Range<usize>>) -> LowRankParams<'_, B> {
+    /// `s · B(A(dropout(x)))` of some of the input's rows as the kernel takes it; B's bias left
+    /// out.
+    pub(super) fn params(&self, rows: Option<Range<usize>>) -> LowRankParams<'_, B> {
         LowRankParams {
             a: self.scaled_a(),
             b: self.lora_b.val(),
@@ -175,26 +228,6 @@ impl<B: Backend> LowRankUpdate<B> {
             scaling: self.scaling,
             dropout: self.dropout,
             rows,
-        }
-    }
-
-    fn replaced_params(&self, rows: Option<Range<usize>>) -> Option<LowRankParams<'_, B>> {
-        let replaced = self.replaced.as_ref()?;
-        Some(LowRankParams {
-            a: replaced.lora_a.val(),
-            b: replaced.lora_b.val(),
-            packed: &replaced.packed,
-            scaling: -self.scaling,
-            dropout: 0.0,
-            rows,
-        })
-    }
-
-    /// The base's output without the part that is replaced.
-    fn without_replaced(&self, output: Tensor<B, 2>, input: &Tensor<B, 2>) -> Tensor<B, 2> {
-        match self.replaced_params(None) {
-            Some(params) => output + low_rank(input.clone(), params, Mode::Inference),
-            None => output,
         }
     }
 
@@ -221,9 +254,8 @@ impl<B: Backend> LowRankUpdate<B> {
         bias: Option<Tensor<B, 1>>,
         mode: Mode,
     ) -> Tensor<B, 2> {
-        let output = self.without_replaced(output, &input);
         let Some(magnitude) = &self.magnitude else {
-            let output = output + low_rank(input, self.own_params(None), mode);
+            let output = output + low_rank(input, self.params(None), mode);
             return match self.scaled_bias() {
                 Some(bias) => output + bias.unsqueeze(),
                 None => output,
@@ -232,12 +264,12 @@ impl<B: Backend> LowRankUpdate<B> {
         let factor = (magnitude.val() / self.row_norms(weight.clone())).unsqueeze::<2>();
         if mode == Mode::Training && self.dropout > 0.0 {
             let input = crate::kernel::dropout(input, self.dropout, mode);
-            let update = low_rank(input.clone(), self.own_params(None), Mode::Inference);
-            let base = self.without_replaced(input.clone().matmul(weight.transpose()), &input);
+            let update = low_rank(input.clone(), self.params(None), Mode::Inference);
+            let base = input.matmul(weight.transpose());
             // `output` keeps the base of the whole input: only what DoRA changes is added.
             return output + base * (factor.clone() - 1.0) + update * factor;
         }
-        let update = low_rank(input, self.own_params(None), mode);
+        let update = low_rank(input, self.params(None), mode);
         match bias {
             Some(bias) => {
                 let bias = bias.unsqueeze::<2>();
@@ -247,14 +279,9 @@ impl<B: Backend> LowRankUpdate<B> {
         }
     }
 
-    /// What is added to the weight, `[d_output, d_input]`: `s · B · A`, less what it replaces.
+    /// `s · B · A`, `[d_output, d_input]`
     pub(super) fn delta(&self) -> Tensor<B, 2> {
-        let own = self.lora_b.val().matmul(self.scaled_a());
-        let delta = match &self.replaced {
-            Some(replaced) => own - replaced.lora_b.val().matmul(replaced.lora_a.val()),
-            None => own,
-        };
-        delta * self.scaling
+        self.lora_b.val().matmul(self.scaled_a()) * self.scaling
     }
 
     /// The weight and bias, so far, with the update folded in; `base` are the layer's own.
@@ -282,7 +309,9 @@ impl<B: Backend> LowRankUpdate<B> {
     /// Sets DoRA's magnitude to that of the weight with the update, which changes nothing.
     pub(super) fn init_magnitude(&mut self, weight: Tensor<B, 2>) {
         if self.magnitude.is_some() {
-            self.magnitude = Some(Param::from_tensor(self.row_norms(weight)));
+            let weight = self.rest().map_or(weight, |(rest, _)| rest);
+            let norms = self.row_norms(weight).detach();
+            self.magnitude = Some(Param::from_tensor(norms));
         }
     }
 
@@ -298,6 +327,18 @@ impl<B: Backend> LowRankUpdate<B> {
             Some(singular_values) => self.lora_a.val() * singular_values.val(),
             None => self.lora_a.val(),
         }
+    }
+
+    /// A and B, their rows scaled where they are, and the scale of their product.
+    pub fn factors(&self) -> (LowRank, f64) {
+        let a = Matrix::from_tensor(self.scaled_a());
+        let b = Matrix::from_tensor(self.lora_b.val());
+        (LowRank::from_factors(a, b), self.scaling)
+    }
+
+    /// Whether the update is A and B alone.
+    pub fn is_plain(&self) -> bool {
+        self.magnitude.is_none() && self.bias.is_none() && self.replaced.is_none()
     }
 
     /// Sets the dropout on the input.

@@ -11,19 +11,28 @@
 //! [`StateDict`](crate::state_dict::StateDict).
 
 mod adalora_config;
+pub mod combination;
+mod decomposition;
 mod embedding;
+pub mod eva;
+#[cfg(test)]
+mod golden;
 mod hadamard;
 mod ia3_config;
 mod init;
+pub mod initialization;
+mod input_recorder;
 mod key;
 mod kronecker;
 mod layer;
 mod layer_norm;
 mod linear;
 mod lora_config;
+mod low_rank;
 mod low_rank_update;
 mod lycoris;
 mod lycoris_config;
+mod matrix;
 mod module_names;
 mod pass;
 mod peft_config;
@@ -33,6 +42,7 @@ mod report;
 mod rescale;
 mod table_update;
 mod target;
+mod torch_generator;
 mod trained_tokens;
 
 pub use adalora_config::AdaLoraConfig;
@@ -40,15 +50,18 @@ pub use embedding::{AdaptedEmbedding, EmbeddingAdapter, Lookup, MergedEmbedding,
 pub use hadamard::{HadamardConfig, HadamardUpdate};
 pub use ia3_config::Ia3Config;
 pub use init::{InitLoraWeights, InitScheme};
+pub use input_recorder::InputRecorder;
 pub use key::{normalize_key, saved_key};
 pub use kronecker::{KroneckerConfig, KroneckerFactor, KroneckerUpdate};
 pub use layer::{AdaptedLayer, LayerAdapter, MergedLayer};
 pub use layer_norm::{AdaptedLayerNorm, LayerNormAdapter, MergedLayerNorm};
 pub use linear::{AdaptedLinear, AdaptedLinearConfig, LinearAdapter, LinearUpdate, MergedLinear};
 pub use lora_config::{Bias, LoraConfig, TaskType};
+pub use low_rank::LowRank;
 pub use low_rank_update::{LowRankConfig, LowRankUpdate, ReplacedPart};
 pub use lycoris::LycorisDropout;
 pub use lycoris_config::{LohaConfig, LokrConfig, LokrInit, LokrScheme};
+pub use matrix::Matrix;
 pub use module_names::{LayerIndices, ModuleNames, TokenIndices};
 pub use pass::{AdapterRoute, Pass};
 pub use peft_config::PeftConfig;
@@ -61,4 +74,5 @@ pub use report::AdapterLoadReport;
 pub use rescale::{Rescale, RescaleConfig};
 pub use table_update::{TableUpdate, TableUpdateConfig};
 use target::Targeting;
+pub use torch_generator::TorchGenerator;
 pub use trained_tokens::TrainedTokens;

@@ -139,7 +139,8 @@ impl PeftConfig {
         });
     }
 
-    pub(super) fn set_target_modules(&mut self, names: ModuleNames) {
+    /// Names the layers to adapt.
+    pub fn set_target_modules(&mut self, names: ModuleNames) {
         each!(self, config => config.target_modules = Some(names));
     }
 

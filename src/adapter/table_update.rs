@@ -2,6 +2,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::low_rank_update::MAGNITUDE;
+use super::{LowRank, Matrix};
 use crate::error::Result;
 use crate::state_dict::ParamVisitor;
 
@@ -84,7 +85,7 @@ impl<B: Backend> TableUpdate<B> {
     /// Sets DoRA's magnitude to that of the table with the update, which changes nothing.
     pub(super) fn init_magnitude(&mut self, table: &Tensor<B, 2>) {
         if self.magnitude.is_some() {
-            self.magnitude = Some(Param::from_tensor(self.column_norms(table)));
+            self.magnitude = Some(Param::from_tensor(self.column_norms(table).detach()));
         }
     }
 
@@ -92,6 +93,18 @@ impl<B: Backend> TableUpdate<B> {
     fn delta(&self) -> Tensor<B, 2> {
         let product = self.lora_b.val().matmul(self.lora_a.val());
         product.transpose() * self.scaling
+    }
+
+    /// A and B, and the scale of their product.
+    pub fn factors(&self) -> (LowRank, f64) {
+        let a = Matrix::from_tensor(self.lora_a.val());
+        let b = Matrix::from_tensor(self.lora_b.val());
+        (LowRank::from_factors(a, b), self.scaling)
+    }
+
+    /// Whether the update is A and B alone.
+    pub fn is_plain(&self) -> bool {
+        self.magnitude.is_none()
     }
 
     /// Rows scaled to DoRA's magnitudes, where the update has some.

@@ -27,7 +27,7 @@ impl<B: Backend> TrainedTokens<B> {
             places[id] = place as i32 + 1;
         }
         let ids = int(ids.iter().map(|&id| id as i32).collect());
-        let rows = table.clone().detach().select(0, ids);
+        let rows = table.clone().select(0, ids).detach();
         Self {
             rows: Param::from_tensor(rows),
             places: int(places),

@@ -128,4 +128,67 @@ pub enum AdapterError {
         /// The merged adapters.
         merged: Vec<String>,
     },
+    /// A matrix or a layer's inputs have another shape.
+    #[error("{what}: found {found}, expected {expected}")]
+    ShapeMismatch {
+        /// What has that shape.
+        what: String,
+        /// The shape it must have.
+        expected: String,
+        /// The shape it has.
+        found: String,
+    },
+    /// A weight, a layer's inputs or an update cannot be decomposed.
+    #[error("a {shape:?} matrix cannot be decomposed: {reason}")]
+    NoDecomposition {
+        /// The matrix's rows and columns.
+        shape: [usize; 2],
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option of a call holds a value that it cannot have.
+    #[error("option `{option}` is {found}, expected {expected}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Adapters whose ranks do not suit the way they are combined.
+    #[error(
+        "adapters of ranks {ranks:?}{} cannot be combined by `{combination}`",
+        layer.as_ref().map(|layer| format!(" in layer `{layer}`")).unwrap_or_default()
+    )]
+    RankMismatch {
+        /// The `combination_type`.
+        combination: &'static str,
+        /// The layer where they do not suit, unless the configurations do not already.
+        layer: Option<String>,
+        /// The adapters' ranks.
+        ranks: Vec<usize>,
+    },
+    /// None of the adapters to combine has a part in a layer of the new one.
+    #[error("none of the adapters to combine adapts layer `{layer}`")]
+    NoFactors {
+        /// The layer's path.
+        layer: String,
+    },
+    /// EVA was ended before a layer's singular vectors were found.
+    #[error("EVA has not found the {r} singular vectors of layer `{layer}`: give it more batches")]
+    NotConverged {
+        /// The layer's path.
+        layer: String,
+        /// Its new rank.
+        r: usize,
+    },
+    /// An adapter that holds what cannot be combined with others.
+    #[error("adapter `{name}` cannot be combined with others: it holds {holds}")]
+    NotCombinable {
+        /// The adapter's name.
+        name: String,
+        /// What it holds.
+        holds: String,
+    },
 }

@@ -41,10 +41,11 @@ pub struct LowRankParams<'a, B: Backend> {
 pub fn linear<B: Backend>(
     input: Tensor<B, 2>,
     params: LinearParams<'_, B>,
-    updates: Vec<LowRankParams<'_, B>>,
+    mut updates: Vec<LowRankParams<'_, B>>,
     activation: Activation,
     mode: Mode,
 ) -> Tensor<B, 2> {
+    updates.retain(|update| !update.rows.as_ref().is_some_and(Range::is_empty));
     #[cfg(feature = "ndarray")]
     if let Some(route) = super::cpu::route(&input) {
         return super::cpu::linear(route, input, params, updates, activation, mode);

@@ -4,8 +4,8 @@ use burn::tensor::{Device, backend::Backend};
 
 use super::SentenceTransformer;
 use crate::adapter::{
-    AdaptedLayer, AdapterEntry, AdapterLoadReport, AdapterRegistry, DEFAULT_ADAPTER, EncoderSites,
-    LayerAdapter, LayerSite, PeftConfig, normalize_key, plan_adapter,
+    AdaptedLayer, AdapterEntry, AdapterLoadReport, AdapterPlan, AdapterRegistry, DEFAULT_ADAPTER,
+    EncoderSites, LayerAdapter, LayerSite, PeftConfig, normalize_key, plan_adapter,
 };
 use crate::encoder::{AdapterParams, LayerVisitor, Layers, Params};
 use crate::error::Result;
@@ -152,36 +152,21 @@ impl<B: Backend> SentenceTransformer<B> {
 
     /// Makes an adapter for every layer that the configuration means: fresh, or from tensors,
     /// which what was loaded is taken out of. The model stays as it is.
-    fn make_adapter(
+    pub(super) fn make_adapter(
         &mut self,
         name: &str,
         config: &mut PeftConfig,
         source: Option<(&mut StateDict, bool)>,
     ) -> Result<(BTreeMap<String, LayerAdapter<B>>, LoadedKeys)> {
-        let mut sites: Vec<LayerSite> = Vec::new();
-        self.for_each_layer(|path, layer| {
-            sites.push(LayerSite {
-                path: path.to_owned(),
-                kind: layer.kind(),
-            });
-        });
-        let encoder = &self.config.encoder;
-        let plan = plan_adapter(
-            config,
-            &EncoderSites {
-                layers: &sites,
-                model_type: encoder.model_type(),
-                default_targets: encoder.default_lora_targets(),
-            },
-        )?;
+        let plan = self.plan(config)?;
+        let is_fresh = source.is_none();
         let mut made = BTreeMap::new();
         self.try_each_layer(|path, layer| {
             if let Some(plan) = plan.get(path) {
-                made.insert(path.to_owned(), layer.new_adapter(name, plan)?);
+                made.insert(path.to_owned(), layer.new_adapter(name, plan, is_fresh)?);
             }
             Ok(())
         })?;
-        let is_fresh = source.is_none();
         let mut keys = LoadedKeys::default();
         if let Some((tensors, strict)) = source {
             let device = self.device();
@@ -208,8 +193,32 @@ impl<B: Backend> SentenceTransformer<B> {
         Ok((made, keys))
     }
 
+    /// The encoder's layers, as adapters see them.
+    pub(super) fn layer_sites(&mut self) -> Vec<LayerSite> {
+        let mut sites = Vec::new();
+        self.for_each_layer(|path, layer| {
+            sites.push(LayerSite {
+                path: path.to_owned(),
+                kind: layer.kind(),
+            });
+        });
+        sites
+    }
+
+    /// What an adapter of this configuration does to each layer.
+    pub(super) fn plan(&mut self, config: &mut PeftConfig) -> Result<AdapterPlan> {
+        let sites = self.layer_sites();
+        let encoder = &self.config.encoder;
+        let encoder = EncoderSites {
+            layers: &sites,
+            model_type: encoder.model_type(),
+            default_targets: encoder.default_lora_targets(),
+        };
+        plan_adapter(config, &encoder)
+    }
+
     /// Puts an adapter into its layers; nothing can fail any more.
-    fn attach_adapter(
+    pub(super) fn attach_adapter(
         &mut self,
         entry: AdapterEntry,
         mut made: BTreeMap<String, LayerAdapter<B>>,

@@ -4,10 +4,12 @@ mod adapter_choice;
 mod adapters;
 mod config;
 mod encode;
+mod eva;
 mod merging;
 mod quantize;
 mod sentence_transformer;
 pub mod similarity;
+mod weighted;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;

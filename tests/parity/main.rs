@@ -18,8 +18,10 @@ mod encode;
 mod evaluation;
 mod folders;
 mod minilm;
+mod peft_eva;
 mod peft_matching;
 mod peft_options;
+mod peft_weighted;
 mod quantization;
 mod sizes;
 #[cfg(feature = "train")]

@@ -119,6 +119,7 @@ fn linear_layers_with_any_number_of_updates_equal_their_twins() {
                     packed,
                     scaling,
                     dropout: 0.0,
+                    rows: None,
                 });
             let run = if is_kernel { linear } else { composed::linear };
             run(x, params, updates.collect(), activation, Mode::Inference)
@@ -129,6 +130,79 @@ fn linear_layers_with_any_number_of_updates_equal_their_twins() {
         assert_close(&kernel, &twin, &what);
         // An update that does not take part has no gradient; the others have one.
         assert_eq!(kernel[3].is_empty(), updates == 0, "{what}");
+    }
+}
+
+#[test]
+fn updates_of_some_rows_equal_their_twins() {
+    for case in 0..CASES {
+        let rng = &mut StdRng::seed_from_u64(1000 + case);
+        let [rows, d_input, d_output, r] = [150, 70, 100, 9].map(|most| rng.random_range(3..most));
+        let (first, second) = (rng.random_range(0..rows), rng.random_range(0..rows));
+        // Next to each other, over each other, empty in the kernel or all.
+        let ranges = [
+            first.min(second)..first.max(second),
+            first.max(second)..rows,
+            0..rng.random_range(1..rows + 1),
+        ];
+        let inputs: [T<2>; 5] = [
+            random(rng, [rows, d_input]),
+            random(rng, [d_output, d_input]),
+            random(rng, [r, d_input]),
+            random(rng, [d_output, r]),
+            random(rng, [r, d_input]),
+        ];
+        let activation = ACTIVATIONS[case as usize % ACTIVATIONS.len()];
+        let forward = |[x, weight, a0, b, a1]: [T<2>; 5], is_kernel: bool| {
+            let packed: [[PackedWeight; 2]; 3] = Default::default();
+            let of_weight = PackedWeight::default();
+            let params = LinearParams {
+                weight,
+                bias: None,
+                packed: &of_weight,
+            };
+            let pairs = [&a0, &a1, &a0].into_iter().zip(&packed).zip(&ranges);
+            let updates = pairs.map(|((a, packed), rows)| LowRankParams {
+                a: a.clone(),
+                b: b.clone(),
+                packed,
+                scaling: 1.5,
+                dropout: 0.0,
+                rows: Some(rows.clone()),
+            });
+            match is_kernel {
+                true => linear(x, params, updates.collect(), activation, Mode::Inference),
+                false => {
+                    let updates = updates.filter(|u| !u.rows.as_ref().unwrap().is_empty());
+                    composed::linear(x, params, updates.collect(), activation, Mode::Inference)
+                }
+            }
+        };
+        let what = format!("case {case}: {rows}x{d_input}x{d_output}, {ranges:?}, {activation:?}");
+        let kernel = run(&inputs, case, |inputs| forward(inputs, true));
+        let twin = run(&inputs, case, |inputs| forward(inputs, false));
+        assert_close(&kernel, &twin, &what);
+        // The fused one, without gradients.
+        let plain = inputs.clone().map(|input| input.inner());
+        let [x, weight, a0, b, a1] = plain;
+        let packed: [[PackedWeight; 2]; 3] = Default::default();
+        let of_weight = PackedWeight::default();
+        let params = LinearParams {
+            weight,
+            bias: None,
+            packed: &of_weight,
+        };
+        let pairs = [&a0, &a1, &a0].into_iter().zip(&packed).zip(&ranges);
+        let updates = pairs.map(|((a, packed), rows)| LowRankParams {
+            a: a.clone(),
+            b: b.clone(),
+            packed,
+            scaling: 1.5,
+            dropout: 0.0,
+            rows: Some(rows.clone()),
+        });
+        let fused = linear(x, params, updates.collect(), activation, Mode::Inference);
+        assert_close(&[values(fused)], &twin[..1], &what);
     }
 }
 
@@ -366,6 +440,7 @@ fn gradients_go_through_the_dropout_masks_of_the_forward_pass() {
                 packed: of_update.clone(),
                 scaling: 2.0,
                 dropout,
+                rows: None,
             }],
             activation: Activation::Gelu,
         };
@@ -380,6 +455,7 @@ fn gradients_go_through_the_dropout_masks_of_the_forward_pass() {
             packed: &of_update,
             scaling: 2.0,
             dropout: 0.3,
+            rows: None,
         };
         backward::linear(x, params, vec![update], layer)
     });
