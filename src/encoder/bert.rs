@@ -264,6 +264,33 @@ impl<B: Backend> Bert<B> {
     /// - batch: `[tokens]`
     /// - output: `[tokens, hidden]`
     pub fn forward(&self, batch: &TokenBatch<B>, packing: &Packing<B>, mode: Mode) -> Tensor<B, 2> {
+        self.fold_layers(batch, packing, mode, |_| ())
+    }
+
+    /// What [`forward`](Self::forward) makes of token ids on its way: the input of the
+    /// first layer, then the output of each layer.
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`
+    /// - output: `[tokens, hidden]` each
+    pub fn forward_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        mode: Mode,
+    ) -> Vec<Tensor<B, 2>> {
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        self.fold_layers(batch, packing, mode, |hidden| layers.push(hidden.clone()));
+        layers
+    }
+
+    fn fold_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        mode: Mode,
+        mut see: impl FnMut(&Tensor<B, 2>),
+    ) -> Tensor<B, 2> {
         let positions = positions(packing);
         let embeddings = embed(vec![
             self.word_embeddings.lookup(batch.ids()),
@@ -272,9 +299,12 @@ impl<B: Backend> Bert<B> {
         ]);
         let hidden = self.embeddings_norm.forward(embeddings);
         let hidden = dropout(hidden, self.hidden_dropout, mode);
+        see(&hidden);
         self.layers.iter().fold(hidden, |hidden, layer| {
             let attended = layer.attention.forward(hidden, packing, mode);
-            layer.feed_forward.forward(attended, mode)
+            let hidden = layer.feed_forward.forward(attended, mode);
+            see(&hidden);
+            hidden
         })
     }
 

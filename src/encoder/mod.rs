@@ -147,6 +147,23 @@ impl<B: Backend> Encoder<B> {
         }
     }
 
+    /// What [`forward`](Self::forward) makes of token ids on its way: the input of the
+    /// first layer, then the output of each layer.
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`
+    /// - output: `[tokens, hidden]` each
+    pub fn forward_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        mode: Mode,
+    ) -> Vec<Tensor<B, 2>> {
+        match self {
+            Self::Bert(bert) => bert.forward_layers(batch, packing, mode),
+        }
+    }
+
     /// Walks a visitor over the layers under their Hugging Face paths.
     ///
     /// # Errors
