@@ -14,7 +14,7 @@ use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
 
-use crate::loss::{Labels, Loss};
+use crate::loss::{Labels, Loss, LossInput};
 use crate::model::{Mode, SentenceTransformer, near_threads};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
@@ -36,6 +36,8 @@ where
 #[derive(Module, Debug)]
 pub(super) struct TrainingModel<B: Backend, L> {
     pub(super) model: SentenceTransformer<B>,
+    /// Frozen, for a loss that reads its embeddings.
+    guide: Option<SentenceTransformer<B>>,
     pub(super) loss: L,
     pass: TrainingPass,
 }
@@ -72,6 +74,7 @@ impl<B: Backend, L> TrainingModel<B, L> {
     ) -> Self {
         Self {
             model,
+            guide: None,
             loss,
             pass: TrainingPass {
                 seed,
@@ -79,6 +82,12 @@ impl<B: Backend, L> TrainingModel<B, L> {
                 session,
             },
         }
+    }
+
+    /// The same with a guide model.
+    pub(super) fn with_guide(mut self, guide: Option<SentenceTransformer<B>>) -> Self {
+        self.guide = guide.map(SentenceTransformer::no_grad);
+        self
     }
 }
 
@@ -109,34 +118,67 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
         batch: &TextBatch<'_>,
         share: f64,
     ) -> Result<(f64, GradientsParams)> {
-        let texts = batch.columns.concat();
-        let embeddings = self.embed(&texts, batch.seed)?;
-        let columns = embeddings.chunk(batch.columns.len(), 0);
-        let loss = self.loss.forward(columns, batch.labels(&self.device()));
+        let layers = self.embed(&self.model, &batch.columns.concat(), batch.seed)?;
+        let columns = |layer: Tensor<B, 2>| layer.chunk(batch.columns.len(), 0);
+        let layers = layers.into_iter().map(columns).collect();
+        let loss = self.loss.forward(self.loss_input(layers, batch)?);
         let gradients = loss.clone().mul_scalar(share).backward();
         let gradients = GradientsParams::from_grads(gradients, self);
         Ok((scalar(loss), gradients))
     }
 
-    /// Embeds texts as training does, with the dropout masks that follow from `seed`.
+    /// Embeds texts as training does, with the dropout masks that follow from `seed`: by
+    /// this model, the one that is trained, perhaps without gradients.
     ///
     /// # Shapes
-    /// - output: `[texts, dim]`
-    pub(super) fn embed(&self, texts: &[&str], seed: u64) -> Result<Tensor<B, 2>> {
-        self.embed_with(&self.model, texts, seed)
-    }
-
-    /// As [`embed`](Self::embed), with this model: the same one, perhaps without gradients.
-    pub(super) fn embed_with<M: Backend>(
+    /// - output: `[texts, dim]` of the last layer; the layers before it come first, if
+    ///   the loss reads them
+    pub(super) fn embed<M: Backend>(
         &self,
         model: &SentenceTransformer<M>,
         texts: &[&str],
         seed: u64,
-    ) -> Result<Tensor<M, 2>> {
+    ) -> Result<Vec<Tensor<M, 2>>> {
         let device = model.device();
         let tokens = model.tokenize(texts, None, &device)?;
         M::seed(&device, seed);
-        Ok(model.forward(&tokens, self.pass.mode))
+        Ok(match self.loss.needs_layers() {
+            true => model.forward_layers(&tokens, self.pass.mode),
+            false => vec![model.forward(&tokens, self.pass.mode)],
+        })
+    }
+
+    /// What the loss sees of a batch, given the embeddings of its columns by layer.
+    pub(super) fn loss_input(
+        &self,
+        mut layers: Vec<Vec<Tensor<B, 2>>>,
+        batch: &TextBatch<'_>,
+    ) -> Result<LossInput<B>> {
+        let last = layers.pop().unwrap_or_default();
+        Ok(LossInput::new(last)
+            .with_layers(layers)
+            .with_labels(batch.labels(&self.device()))
+            .with_guide(self.embed_by_guide(batch)?)
+            .with_seed(batch.seed))
+    }
+
+    /// The columns as the guide embeds them, if the loss reads that.
+    fn embed_by_guide(&self, batch: &TextBatch<'_>) -> Result<Vec<Tensor<B, 2>>> {
+        let Some(guide) = self.guide.as_ref().filter(|_| self.loss.needs_guide()) else {
+            return Ok(Vec::new());
+        };
+        let (guide, device) = (guide.valid(), self.device());
+        let embed = |texts: &[&str]| {
+            let tokens = guide.tokenize(texts, None, &device)?;
+            Ok(guide.forward(&tokens, Mode::Inference))
+        };
+        let column = |texts: &Vec<&str>| {
+            let at_once = self.loss.mini_batch_size().unwrap_or(texts.len());
+            let parts = texts.chunks(at_once.max(1)).map(embed);
+            let parts = parts.collect::<Result<_>>()?;
+            Ok(Tensor::from_inner(Tensor::cat(parts, 0)))
+        };
+        batch.columns.iter().map(column).collect()
     }
 
     /// The device that the model is on.

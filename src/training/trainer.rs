@@ -3,7 +3,7 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module};
 use burn::optim::Optimizer;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
@@ -24,6 +24,7 @@ use super::session::{Session, lock};
 use super::training_state::trained_parameters;
 use crate::error::{AdapterError, Result, TrainingError};
 use crate::evaluation::Evaluator;
+use crate::loss::LossData;
 use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
@@ -51,6 +52,7 @@ pub struct Trainer<B: AutodiffBackend, L> {
     arguments: TrainingArguments,
     dataset: Dataset,
     loss: L,
+    guide: Option<SentenceTransformer<B::InnerBackend>>,
     evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     listener: Option<Listener>,
     dashboard: bool,
@@ -88,10 +90,19 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             arguments,
             dataset,
             loss,
+            guide: None,
             evaluator: None,
             listener: None,
             dashboard: true,
         }
+    }
+
+    /// Gives a loss that [asks for it](crate::loss::Loss::needs_guide) a guide model: it
+    /// embeds the same texts, and is not trained.
+    #[must_use]
+    pub fn with_guide(mut self, guide: SentenceTransformer<B::InnerBackend>) -> Self {
+        self.guide = Some(guide);
+        self
     }
 
     /// Evaluates the model before the run, every
@@ -160,10 +171,12 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         let dashboard = self.has_dashboard();
         let arguments = self.arguments;
         arguments.validate()?;
-        let texts = self.dataset.columns().len();
-        self.loss
-            .columns()
-            .check(self.loss.name(), texts, self.dataset.label_width())?;
+        let data = LossData::new(self.dataset.columns().len(), self.model.output_dim());
+        self.loss.check(
+            &data
+                .with_labels(self.dataset.labels())
+                .with_guide(self.guide.is_some()),
+        )?;
         if self.dataset.is_empty() {
             return Err(TrainingError::EmptyDataset {
                 source_name: "data set".to_owned(),
@@ -186,8 +199,13 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             false => Mode::Inference,
         };
         let session = Arc::new(Session::default());
+        let guide = match self.guide {
+            Some(guide) => Some(guide_of(&self.model, guide)?),
+            None => None,
+        };
         let mut model =
-            TrainingModel::new(self.model, self.loss, arguments.seed, mode, session.clone());
+            TrainingModel::new(self.model, self.loss, arguments.seed, mode, session.clone())
+                .with_guide(guide);
         let parameters = trained_parameters(&model);
         if parameters.is_empty() {
             return Err(TrainingError::NothingTrainable.into());
@@ -285,4 +303,16 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             duration: monitor.duration,
         })
     }
+}
+
+/// The guide beside a model: on its device, and reading no more of a text than it does.
+fn guide_of<B: AutodiffBackend>(
+    model: &SentenceTransformer<B>,
+    mut guide: SentenceTransformer<B::InnerBackend>,
+) -> Result<SentenceTransformer<B>> {
+    if guide.max_seq_length() > model.max_seq_length() {
+        guide.set_max_seq_length(model.max_seq_length())?;
+    }
+    let guide = guide.to_device(&model.device());
+    Ok(SentenceTransformer::from_inner(guide))
 }
