@@ -16,6 +16,7 @@ mod adapters;
 mod encode;
 mod evaluation;
 mod folders;
+mod losses;
 mod minilm;
 mod quantization;
 mod sizes;
