@@ -1,6 +1,7 @@
 //! How training behaves, on the tiny BERT of tests/fixtures; `tests/parity` holds its numbers.
 
 mod errors;
+mod losses;
 mod resume;
 mod steps;
 
