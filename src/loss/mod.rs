@@ -10,6 +10,7 @@
 
 mod adaptive_layer;
 mod angle;
+mod any;
 mod batch_all_triplet;
 mod batch_hard_soft_margin_triplet;
 mod batch_hard_triplet;
@@ -40,6 +41,7 @@ mod triplet;
 
 pub use adaptive_layer::{AdaptiveLayerLoss, AdaptiveLayerLossConfig, LayerWeighting};
 pub use angle::{AnglELoss, AnglELossConfig};
+pub use any::AnyLoss;
 pub use batch_all_triplet::{BatchAllTripletLoss, BatchAllTripletLossConfig};
 pub use batch_hard_soft_margin_triplet::{
     BatchHardSoftMarginTripletLoss, BatchHardSoftMarginTripletLossConfig,
