@@ -16,6 +16,7 @@ mod adapters;
 mod encode;
 mod evaluation;
 mod folders;
+#[cfg(feature = "train")]
 mod losses;
 mod minilm;
 mod quantization;
