@@ -19,7 +19,12 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Parser, ValueEnum};
 use sentence_burn::evaluation::InformationRetrievalEvaluator;
-use sentence_burn::loss::{CachedLoss, MultipleNegativesRankingLossConfig};
+use sentence_burn::loss::{
+    AnglELossConfig, AnyLoss, CachedLoss, GISTEmbedLossConfig,
+    GlobalOrthogonalRegularizationLossConfig, MatryoshkaLossConfig, MegaBatchMarginLossConfig,
+    MultipleNegativesRankingLossConfig, MultipleNegativesSymmetricRankingLossConfig,
+    TripletLossConfig,
+};
 use sentence_burn::training::{
     BatchSampler, Dataset, TrainableLoss, Trained, Trainer, TrainingArguments, TrainingEvent,
     plot_history,
@@ -58,6 +63,12 @@ struct Args {
     /// The loss.
     #[arg(long, value_enum, default_value_t = LossName::Mnrl)]
     loss: LossName,
+    /// The guide of gist and cached-gist: a model folder or a hub id.
+    #[arg(long)]
+    guide: Option<String>,
+    /// Train these smaller sizes of the embeddings too, separated by commas (MatryoshkaLoss).
+    #[arg(long, value_delimiter = ',')]
+    matryoshka_dims: Vec<usize>,
     /// Pairs in a batch; each pair's negatives are the others of its batch.
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
@@ -99,6 +110,22 @@ enum LossName {
     Mnrl,
     /// CachedMultipleNegativesRankingLoss: the same over batches larger than memory.
     CachedMnrl,
+    /// MultipleNegativesSymmetricRankingLoss: also each positive against all anchors.
+    Symmetric,
+    /// CachedMultipleNegativesSymmetricRankingLoss.
+    CachedSymmetric,
+    /// GISTEmbedLoss: without the negatives that --guide holds for positives.
+    Gist,
+    /// CachedGISTEmbedLoss.
+    CachedGist,
+    /// AnglELoss, which needs a negative.
+    Angle,
+    /// TripletLoss, which needs a negative.
+    Triplet,
+    /// MegaBatchMarginLoss: for large batches, embedded in parts.
+    MegaBatchMargin,
+    /// GlobalOrthogonalRegularizationLoss: spreads embeddings out.
+    GlobalOrthogonalRegularization,
 }
 
 fn main() -> ExitCode {
@@ -108,18 +135,45 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let loss = MultipleNegativesRankingLossConfig::default().init()?;
-        match self.loss {
-            LossName::Mnrl => self.train_with::<Autodiff<B>, _>(loss, &device),
-            LossName::CachedMnrl => {
-                let loss = CachedLoss::new(loss, self.mini_batch_size)?;
-                self.train_with::<Autodiff<B>, _>(loss, &device)
-            }
+        let loss = self.loss::<Autodiff<B>>()?;
+        if self.matryoshka_dims.is_empty() {
+            return self.train_with(loss, &device);
         }
+        let dims = MatryoshkaLossConfig::new(&self.matryoshka_dims[..]);
+        self.train_with(dims.init(loss)?, &device)
     }
 }
 
 impl Args {
+    fn loss<B: Backend>(&self) -> sentence_burn::Result<AnyLoss<B>> {
+        let mnrl = MultipleNegativesRankingLossConfig::default();
+        let symmetric = MultipleNegativesSymmetricRankingLossConfig::default();
+        let gist = GISTEmbedLossConfig::default();
+        let mini_batch = self.mini_batch_size;
+        Ok(match self.loss {
+            LossName::Mnrl => mnrl.init()?.into(),
+            LossName::CachedMnrl => CachedLoss::new(mnrl.init()?, mini_batch)?.into(),
+            LossName::Symmetric => symmetric.init()?.into(),
+            LossName::CachedSymmetric => CachedLoss::new(symmetric.init()?, mini_batch)?.into(),
+            LossName::Gist => gist.init()?.into(),
+            LossName::CachedGist => CachedLoss::new(gist.init()?, mini_batch)?.into(),
+            LossName::Angle => AnglELossConfig::default().init()?.into(),
+            LossName::Triplet => TripletLossConfig::default().init()?.into(),
+            LossName::MegaBatchMargin => {
+                let config = MegaBatchMarginLossConfig {
+                    mini_batch_size: mini_batch,
+                    ..Default::default()
+                };
+                config.init()?.into()
+            }
+            LossName::GlobalOrthogonalRegularization => {
+                GlobalOrthogonalRegularizationLossConfig::default()
+                    .init()?
+                    .into()
+            }
+        })
+    }
+
     fn train_with<B: AutodiffBackend, L: TrainableLoss<B>>(
         &self,
         loss: L,
@@ -134,6 +188,9 @@ impl Args {
             model.set_modules_trainable(false);
         }
         let mut trainer = Trainer::new(model, self.training_arguments(), pairs, loss);
+        if let Some(guide) = &self.guide {
+            trainer = trainer.with_guide(SentenceTransformer::load(guide, device)?);
+        }
         if let Some(folder) = &self.eval_ir {
             trainer = trainer.with_evaluator(InformationRetrievalEvaluator::from_folder(folder)?);
         }

@@ -272,6 +272,33 @@ impl<B: Backend> Bert<B> {
         packing: &Packing<B>,
         pass: Pass<'_>,
     ) -> Tensor<B, 2> {
+        self.fold_layers(batch, packing, pass, |_| ())
+    }
+
+    /// What [`forward`](Self::forward) makes of token ids on its way: the input of the
+    /// first layer, then the output of each layer.
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`
+    /// - output: `[tokens, hidden]` each
+    pub fn forward_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+    ) -> Vec<Tensor<B, 2>> {
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        self.fold_layers(batch, packing, pass, |hidden| layers.push(hidden.clone()));
+        layers
+    }
+
+    fn fold_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+        mut see: impl FnMut(&Tensor<B, 2>),
+    ) -> Tensor<B, 2> {
         let positions = positions(packing);
         let embeddings = sum_lookups(vec![
             self.word_embeddings.lookup(batch.ids(), pass),
@@ -280,9 +307,12 @@ impl<B: Backend> Bert<B> {
         ]);
         let hidden = self.embeddings_norm.forward(embeddings, pass);
         let hidden = dropout(hidden, self.hidden_dropout, pass.mode);
+        see(&hidden);
         self.layers.iter().fold(hidden, |hidden, layer| {
             let attended = layer.attention.forward(hidden, packing, pass);
-            layer.feed_forward.forward(attended, pass)
+            let hidden = layer.feed_forward.forward(attended, pass);
+            see(&hidden);
+            hidden
         })
     }
 

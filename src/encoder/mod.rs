@@ -149,6 +149,23 @@ impl<B: Backend> Encoder<B> {
         }
     }
 
+    /// What [`forward`](Self::forward) makes of token ids on its way: the input of the
+    /// first layer, then the output of each layer.
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`
+    /// - output: `[tokens, hidden]` each
+    pub fn forward_layers(
+        &self,
+        batch: &TokenBatch<B>,
+        packing: &Packing<B>,
+        pass: Pass<'_>,
+    ) -> Vec<Tensor<B, 2>> {
+        match self {
+            Self::Bert(bert) => bert.forward_layers(batch, packing, pass),
+        }
+    }
+
     /// Walks a visitor over the layers under their Hugging Face paths.
     ///
     /// # Errors

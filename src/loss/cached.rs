@@ -3,15 +3,19 @@ use std::marker::PhantomData;
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::{Columns, Labels, Loss, MultipleNegativesRankingLoss};
+use super::{
+    Columns, GISTEmbedLoss, Loss, LossData, LossInput, MultipleNegativesRankingLoss,
+    MultipleNegativesSymmetricRankingLoss,
+};
 use crate::error::{LossError, Result};
 
 /// A loss whose batch is embedded in mini-batches, so that the batch may be far larger
 /// than memory could hold at once (GradCache, Gao et al. 2021,
 /// <https://arxiv.org/abs/2101.06983>).
 ///
-/// Value and gradient are those of the loss inside. Every text is embedded twice, the
-/// second time with the dropout masks of the first.
+/// Value and gradient are those of the loss inside, which may be any: it sees the whole
+/// batch. Every text is embedded twice, the second time with the dropout masks of the
+/// first.
 #[derive(Module, Debug)]
 pub struct CachedLoss<B: Backend, L> {
     loss: L,
@@ -22,20 +26,26 @@ pub struct CachedLoss<B: Backend, L> {
 /// [`MultipleNegativesRankingLoss`] over batches larger than memory.
 pub type CachedMultipleNegativesRankingLoss<B> = CachedLoss<B, MultipleNegativesRankingLoss>;
 
+/// [`MultipleNegativesSymmetricRankingLoss`] over batches larger than memory.
+pub type CachedMultipleNegativesSymmetricRankingLoss<B> =
+    CachedLoss<B, MultipleNegativesSymmetricRankingLoss>;
+
+/// [`GISTEmbedLoss`] over batches larger than memory.
+pub type CachedGISTEmbedLoss<B> = CachedLoss<B, GISTEmbedLoss>;
+
 impl<B: Backend, L: Loss<B>> CachedLoss<B, L> {
+    /// The loss inside.
+    pub fn inner(&self) -> &L {
+        &self.loss
+    }
+
     /// Wraps a loss; the reference's `mini_batch_size` is 32.
     ///
     /// # Errors
     /// [`LossError::InvalidOption`] if `mini_batch_size` is 0.
     pub fn new(loss: L, mini_batch_size: usize) -> Result<Self> {
         if mini_batch_size == 0 {
-            return Err(LossError::InvalidOption {
-                loss: loss.name(),
-                option: "mini_batch_size",
-                expected: "at least 1",
-                found: "0".to_owned(),
-            }
-            .into());
+            return Err(LossError::option(loss.name(), "mini_batch_size", "at least 1", 0).into());
         }
         Ok(Self {
             loss,
@@ -54,12 +64,24 @@ impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
         self.loss.columns()
     }
 
-    fn forward(&self, embeddings: Vec<Tensor<B, 2>>, labels: Option<Labels<B>>) -> Tensor<B, 1> {
-        self.loss.forward(embeddings, labels)
+    fn check(&self, data: &LossData<'_>) -> Result<()> {
+        self.loss.check(data)
+    }
+
+    fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
+        self.loss.forward(input)
     }
 
     fn mini_batch_size(&self) -> Option<usize> {
         Some(self.mini_batch_size)
+    }
+
+    fn needs_guide(&self) -> bool {
+        self.loss.needs_guide()
+    }
+
+    fn needs_layers(&self) -> bool {
+        self.loss.needs_layers()
     }
 }
 

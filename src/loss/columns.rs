@@ -25,6 +25,13 @@ pub enum TextColumns {
 pub enum LabelColumn {
     /// No; one that is there is ignored.
     Ignored,
+    /// A label of this many numbers, where there is one.
+    Optional {
+        /// The numbers of one label.
+        width: usize,
+    },
+    /// Yes, of a width that depends on the text columns or the embeddings: see the loss.
+    Dependent,
     /// Yes, a label of this many numbers.
     Required {
         /// The numbers of one label.
@@ -51,15 +58,21 @@ impl Columns {
             }
             .into());
         }
-        match self.label {
-            LabelColumn::Required { width } if label != Some(width) => Err(LossError::Label {
+        let (width, wrong) = match self.label {
+            LabelColumn::Ignored => return Ok(()),
+            LabelColumn::Optional { width } => (width, label.is_some_and(|found| found != width)),
+            LabelColumn::Dependent => (1, label.is_none()),
+            LabelColumn::Required { width } => (width, label != Some(width)),
+        };
+        if wrong {
+            return Err(LossError::Label {
                 loss,
                 expected: width,
                 found: label,
             }
-            .into()),
-            _ => Ok(()),
+            .into());
         }
+        Ok(())
     }
 }
 
@@ -148,6 +161,14 @@ mod tests {
                 Err(Error::Loss(LossError::Label { expected: 1, .. }))
             ));
         }
+        let columns = |label| Columns { label, ..scored };
+        let optional = columns(LabelColumn::Optional { width: 1 });
+        assert!(optional.check("Some", 2, None).is_ok());
+        assert!(optional.check("Some", 2, Some(1)).is_ok());
+        assert!(optional.check("Some", 2, Some(2)).is_err());
+        let dependent = columns(LabelColumn::Dependent);
+        assert!(dependent.check("Some", 2, Some(7)).is_ok());
+        assert!(dependent.check("Some", 2, None).is_err());
     }
 
     #[test]

@@ -1,22 +1,94 @@
-//! Losses: one a file, behind one trait that says which columns it reads.
+//! Losses: one a file, behind one trait that says what it reads.
 //!
 //! A [`Loss`] sees embeddings, never texts or models: what it needs is one
-//! `[batch, dim]` tensor a text column, and the labels if it reads any. Losses that
-//! would need more embeddings at once than fit in memory name a
-//! [mini-batch size](Loss::mini_batch_size) instead of embedding anything themselves.
+//! `[batch, dim]` tensor a text column, and the labels if it reads any. What else some
+//! losses need they ask for, and find in their [`LossInput`]: the embeddings of a
+//! [guide model](Loss::needs_guide), those of [earlier layers](Loss::needs_layers).
+//! Losses that would need more embeddings at once than fit in memory name a
+//! [mini-batch size](Loss::mini_batch_size) instead of embedding anything themselves;
+//! [`CachedLoss`] gives any loss one.
 
+mod adaptive_layer;
+mod angle;
+mod any;
+mod batch_all_triplet;
+mod batch_hard_soft_margin_triplet;
+mod batch_hard_triplet;
+mod batch_semi_hard_triplet;
 mod cached;
 mod columns;
+mod contrastive;
+mod cosent;
+mod cosine_similarity;
+mod data;
+mod distill_kl_div;
+mod embed_distill;
+mod gist_embed;
+mod global_orthogonal_regularization;
+mod in_batch;
+mod input;
+mod linear_head;
+mod margin_mse;
+mod matryoshka;
+mod matryoshka_2d;
+mod mega_batch_margin;
+mod mse;
 mod multiple_negatives_ranking;
+mod multiple_negatives_symmetric_ranking;
+mod online_contrastive;
+mod softmax;
+mod triplet;
 
-pub use cached::{CachedLoss, CachedMultipleNegativesRankingLoss};
-pub use columns::{Columns, LabelColumn, Labels, TextColumns};
-pub use multiple_negatives_ranking::{
-    MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
+pub use adaptive_layer::{AdaptiveLayerLoss, AdaptiveLayerLossConfig, LayerWeighting};
+pub use angle::{AnglELoss, AnglELossConfig};
+pub use any::AnyLoss;
+pub use batch_all_triplet::{BatchAllTripletLoss, BatchAllTripletLossConfig};
+pub use batch_hard_soft_margin_triplet::{
+    BatchHardSoftMarginTripletLoss, BatchHardSoftMarginTripletLossConfig,
 };
+pub use batch_hard_triplet::{
+    BatchHardTripletLoss, BatchHardTripletLossConfig, BatchHardTripletLossDistanceFunction,
+};
+pub use batch_semi_hard_triplet::{BatchSemiHardTripletLoss, BatchSemiHardTripletLossConfig};
+pub use cached::{
+    CachedGISTEmbedLoss, CachedLoss, CachedMultipleNegativesRankingLoss,
+    CachedMultipleNegativesSymmetricRankingLoss,
+};
+pub use columns::{Columns, LabelColumn, Labels, TextColumns};
+pub use contrastive::{ContrastiveLoss, ContrastiveLossConfig, SiameseDistanceMetric};
+pub use cosent::{CoSENTLoss, CoSENTLossConfig};
+pub use cosine_similarity::CosineSimilarityLoss;
+pub use data::LossData;
+pub use distill_kl_div::{DistillKLDivLoss, DistillKLDivLossConfig};
+pub use embed_distill::{
+    EmbedDistillLoss, EmbedDistillLossConfig, EmbedDistillMetric, ProjectionConfig,
+};
+pub use gist_embed::{GISTEmbedLoss, GISTEmbedLossConfig, MarginStrategy};
+pub use global_orthogonal_regularization::{
+    GlobalOrthogonalRegularizationLoss, GlobalOrthogonalRegularizationLossConfig, GorAggregation,
+};
+pub use input::LossInput;
+pub use linear_head::LinearHead;
+pub use margin_mse::{MarginMSELoss, MarginMSELossConfig};
+pub use matryoshka::{MatryoshkaLoss, MatryoshkaLossConfig};
+pub use matryoshka_2d::{Matryoshka2dLoss, Matryoshka2dLossConfig};
+pub use mega_batch_margin::{MegaBatchMarginLoss, MegaBatchMarginLossConfig};
+pub use mse::{MSELoss, MSELossConfig};
+pub use multiple_negatives_ranking::{
+    Direction, HardnessMode, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
+    PartitionMode,
+};
+pub use multiple_negatives_symmetric_ranking::{
+    MultipleNegativesSymmetricRankingLoss, MultipleNegativesSymmetricRankingLossConfig,
+};
+pub use online_contrastive::{OnlineContrastiveLoss, OnlineContrastiveLossConfig};
+pub use softmax::{SoftmaxLoss, SoftmaxLossConfig};
+pub use triplet::{TripletDistanceMetric, TripletLoss, TripletLossConfig};
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
+
+use crate::error::Result;
 
 /// What training minimises.
 ///
@@ -29,21 +101,37 @@ pub trait Loss<B: Backend>: Module<B> + ModuleDisplay {
     /// The text columns and the label that it reads.
     fn columns(&self) -> Columns;
 
+    /// Checks that this data, embedded by a model of this size, is what it reads.
+    ///
+    /// # Errors
+    /// [`LossError`](crate::error::LossError) naming what it cannot read.
+    fn check(&self, data: &LossData<'_>) -> Result<()> {
+        let columns = self.columns();
+        columns.check(self.name(), data.texts, data.label_width)
+    }
+
     /// The loss of one batch.
     ///
     /// # Shapes
-    /// - embeddings: `[batch, dim]` for each text column, in column order
-    /// - labels: `[batch, width]`
     /// - output: `[1]`
     ///
     /// # Panics
-    /// If there are fewer embeddings than [`columns`](Self::columns) asks for, or no
-    /// labels where it asks for some: check the data with [`Columns::check`] first.
-    fn forward(&self, embeddings: Vec<Tensor<B, 2>>, labels: Option<Labels<B>>) -> Tensor<B, 1>;
+    /// If the input is not what the loss reads: [`check`](Self::check) the data first.
+    fn forward(&self, input: LossInput<B>) -> Tensor<B, 1>;
 
     /// How many texts of a column to embed at a time, if the batch is to be embedded in
     /// parts (GradCache); all at once if `None`.
     fn mini_batch_size(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether it reads the embeddings of a guide model.
+    fn needs_guide(&self) -> bool {
+        false
+    }
+
+    /// Whether it reads the embeddings that the layers before the last would give.
+    fn needs_layers(&self) -> bool {
+        false
     }
 }

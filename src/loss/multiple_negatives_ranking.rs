@@ -1,12 +1,45 @@
 use burn::module::Module;
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
-use super::{Columns, LabelColumn, Labels, Loss, TextColumns};
+use super::in_batch::{log_sum_exp, own_mask, own_scores};
+use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::{LossError, Result};
-use crate::model::similarity::{
-    SimilarityFunction, cos_sim, dot_score, euclidean_sim, manhattan_sim,
-};
+use crate::model::similarity::SimilarityFunction;
+
+/// Which texts of the batch stand against the positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Each anchor against all positives and negatives; always there, as it holds the
+    /// positive pair.
+    QueryToDoc,
+    /// Each anchor against the other anchors.
+    QueryToQuery,
+    /// Each positive against all anchors.
+    DocToQuery,
+    /// Each positive against the positives and negatives of the others.
+    DocToDoc,
+}
+
+/// How the scores of several directions are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PartitionMode {
+    /// By one softmax over all directions.
+    #[default]
+    Joint,
+    /// By one softmax a direction, whose logarithms are averaged.
+    PerDirection,
+}
+
+/// Which negatives weigh the more, the nearer they are to the anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardnessMode {
+    /// The positives and negatives of other anchors.
+    InBatchNegatives,
+    /// The anchor's own negatives.
+    HardNegatives,
+    /// Both.
+    AllNegatives,
+}
 
 /// How [`MultipleNegativesRankingLoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +48,15 @@ pub struct MultipleNegativesRankingLossConfig {
     pub scale: f64,
     /// How an anchor is compared with a candidate.
     pub similarity: SimilarityFunction,
+    /// Which texts are compared; [`Direction::QueryToDoc`] must be among them.
+    pub directions: Vec<Direction>,
+    /// How the scores of several directions are normalised.
+    pub partition_mode: PartitionMode,
+    /// Which negatives weigh the more, the nearer they are to the anchor.
+    pub hardness_mode: Option<HardnessMode>,
+    /// By how much: a negative's score grows by this times its similarity, which counts
+    /// as a constant (<https://arxiv.org/abs/2503.04812>, equation 5).
+    pub hardness_strength: f64,
 }
 
 impl Default for MultipleNegativesRankingLossConfig {
@@ -22,6 +64,10 @@ impl Default for MultipleNegativesRankingLossConfig {
         Self {
             scale: 20.0,
             similarity: SimilarityFunction::Cosine,
+            directions: vec![Direction::QueryToDoc],
+            partition_mode: PartitionMode::Joint,
+            hardness_mode: None,
+            hardness_strength: 0.0,
         }
     }
 }
@@ -30,20 +76,36 @@ impl MultipleNegativesRankingLossConfig {
     /// Builds the loss.
     ///
     /// # Errors
-    /// [`LossError::InvalidOption`] if `scale` is not a positive number.
+    /// [`LossError::InvalidOption`] if `scale` is not a positive number, if `directions`
+    /// leaves the positive pair out, if a direction that never holds it is normalised on
+    /// its own, or if `hardness_strength` is negative.
     pub fn init(&self) -> Result<MultipleNegativesRankingLoss> {
+        let invalid = |option, expected, found: String| {
+            Err(LossError::option(NAME, option, expected, found).into())
+        };
         if !(self.scale > 0.0 && self.scale.is_finite()) {
-            return Err(LossError::InvalidOption {
-                loss: NAME,
-                option: "scale",
-                expected: "a positive number",
-                found: self.scale.to_string(),
-            }
-            .into());
+            return invalid("scale", "a positive number", self.scale.to_string());
+        }
+        if !self.directions.contains(&Direction::QueryToDoc) {
+            let found = format!("{:?}", self.directions);
+            return invalid("directions", "QueryToDoc among them", found);
+        }
+        let without_positive = [Direction::QueryToQuery, Direction::DocToDoc];
+        if self.partition_mode == PartitionMode::PerDirection
+            && without_positive.iter().any(|d| self.directions.contains(d))
+        {
+            let expected = "Joint where QueryToQuery or DocToDoc is a direction";
+            return invalid("partition_mode", expected, "PerDirection".to_owned());
+        }
+        if !(self.hardness_strength >= 0.0 && self.hardness_strength.is_finite()) {
+            let found = self.hardness_strength.to_string();
+            return invalid("hardness_strength", "0 or a positive number", found);
+        }
+        if self.hardness_mode.is_some() && self.hardness_strength == 0.0 {
+            log::warn!("{NAME}: hardness_mode has no effect while hardness_strength is 0");
         }
         Ok(MultipleNegativesRankingLoss {
-            scale: self.scale,
-            similarity: self.similarity,
+            config: self.clone(),
         })
     }
 }
@@ -55,11 +117,34 @@ const NAME: &str = "MultipleNegativesRankingLoss";
 ///
 /// Reads (anchor, positive) or (anchor, positive, negative…) columns. With `d` all
 /// positives of the batch followed by all negatives,
-/// `loss = -mean_i[s·sim(a_i, p_i) - logsumexp_j s·sim(a_i, d_j)]`.
+/// `loss = -mean_i[s·sim(a_i, p_i) - logsumexp_j s·sim(a_i, d_j)]`. More
+/// [directions](Direction) put more scores under the logarithm.
 #[derive(Module, Debug, Clone)]
 pub struct MultipleNegativesRankingLoss {
-    scale: f64,
-    similarity: SimilarityFunction,
+    config: MultipleNegativesRankingLossConfig,
+}
+
+impl MultipleNegativesRankingLoss {
+    /// What the scores of each anchor's negatives grow by.
+    ///
+    /// # Shapes
+    /// - similarities: `[batch, columns * batch]`
+    /// - output: the same
+    fn hardness<B: Backend>(&self, similarities: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let mode = self.config.hardness_mode?;
+        let ([batch, candidates], device) = (similarities.dims(), similarities.device());
+        let own = Tensor::<B, 2>::eye(batch, &device);
+        let others = own.clone().neg().add_scalar(1.0);
+        let (positives, negatives) = match mode {
+            HardnessMode::InBatchNegatives => (others.clone(), others),
+            HardnessMode::HardNegatives => (own.zeros_like(), own),
+            HardnessMode::AllNegatives => (others, own.ones_like()),
+        };
+        let mut counts = vec![negatives; candidates / batch];
+        counts[0] = positives;
+        let strength = self.config.hardness_strength;
+        Some(similarities.detach() * Tensor::cat(counts, 1).mul_scalar(strength))
+    }
 }
 
 impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
@@ -74,26 +159,43 @@ impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
         }
     }
 
-    fn forward(
-        &self,
-        mut embeddings: Vec<Tensor<B, 2>>,
-        _labels: Option<Labels<B>>,
-    ) -> Tensor<B, 1> {
-        assert!(embeddings.len() >= 2, "{NAME} needs anchors and positives");
-        let candidates = embeddings.split_off(1);
-        let anchors = embeddings.remove(0);
-        let batch = anchors.dims()[0];
-        let device = anchors.device();
+    fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
+        let mut documents = input.embeddings;
+        assert!(documents.len() >= 2, "{NAME} needs anchors and positives");
+        let queries = documents.remove(0);
+        let (columns, positives) = (documents.len(), documents[0].clone());
+        let ([batch, _], device) = (queries.dims(), queries.device());
+        let documents = Tensor::cat(documents, 0);
 
-        let compare = match self.similarity {
-            SimilarityFunction::Cosine => cos_sim,
-            SimilarityFunction::Dot => dot_score,
-            SimilarityFunction::Euclidean => euclidean_sim,
-            SimilarityFunction::Manhattan => manhattan_sim,
+        let compare = self.config.similarity.to_similarity_fn();
+        let scale = self.config.scale;
+        let reads = |direction| self.config.directions.contains(&direction);
+        let similarities = compare(queries.clone(), documents.clone());
+        let mut scores = similarities.clone().mul_scalar(scale);
+        if let Some(hardness) = self.hardness(similarities) {
+            scores = scores + hardness;
+        }
+        let mut pools = vec![scores.clone()];
+        if reads(Direction::QueryToQuery) {
+            let scores = compare(queries.clone(), queries.clone()).mul_scalar(scale);
+            pools.push(scores.mask_fill(own_mask(batch, 1, &device), f32::NEG_INFINITY));
+        }
+        if reads(Direction::DocToQuery) {
+            pools.push(compare(positives.clone(), queries.clone()).mul_scalar(scale));
+        }
+        if reads(Direction::DocToDoc) {
+            let scores = compare(positives, documents).mul_scalar(scale);
+            pools.push(scores.mask_fill(own_mask(batch, columns, &device), f32::NEG_INFINITY));
+        }
+        let normalizer = match self.config.partition_mode {
+            PartitionMode::Joint => log_sum_exp(Tensor::cat(pools, 1)),
+            PartitionMode::PerDirection => {
+                let share = 1.0 / pools.len() as f64;
+                let each = pools.into_iter().map(log_sum_exp).collect();
+                Tensor::cat(each, 1).sum_dim(1).mul_scalar(share)
+            }
         };
-        let scores = compare(anchors, Tensor::cat(candidates, 0)).mul_scalar(self.scale);
-        let own = Tensor::<B, 1, Int>::arange(0..batch as i64, &device).unsqueeze_dim(1);
-        log_softmax(scores, 1).gather(1, own).mean().neg()
+        (normalizer - own_scores(scores)).mean()
     }
 }
 
@@ -116,7 +218,11 @@ mod tests {
     const NEGATIVES: [[f32; 3]; 2] = [[-0.4, 0.8, 0.6], [0.2, 0.2, -1.0]];
 
     fn config(scale: f64, similarity: SimilarityFunction) -> MultipleNegativesRankingLossConfig {
-        MultipleNegativesRankingLossConfig { scale, similarity }
+        MultipleNegativesRankingLossConfig {
+            scale,
+            similarity,
+            ..Default::default()
+        }
     }
 
     /// The formula of the documentation, in double precision on the host.
@@ -138,7 +244,8 @@ mod tests {
     }
 
     fn value(config: &MultipleNegativesRankingLossConfig, columns: Vec<T>) -> f64 {
-        let loss: Tensor<TestAutodiffBackend, 1> = config.init().unwrap().forward(columns, None);
+        let loss: Tensor<TestAutodiffBackend, 1> =
+            config.init().unwrap().forward(LossInput::new(columns));
         assert_eq!(loss.dims(), [1]);
         f64::from(loss.into_scalar())
     }
@@ -172,7 +279,7 @@ mod tests {
         let loss = config.init().unwrap();
         let anchors = tensor(&ANCHORS).require_grad();
         let columns = vec![anchors.clone(), tensor(&POSITIVES), tensor(&NEGATIVES)];
-        let grads = Loss::<TestAutodiffBackend>::forward(&loss, columns, None).backward();
+        let grads = loss.forward(LossInput::new(columns)).backward();
         let gradient: Vec<f32> = anchors.grad(&grads).unwrap().into_data().iter().collect();
 
         let candidates = [widen(&POSITIVES), widen(&NEGATIVES)].concat();
@@ -210,6 +317,48 @@ mod tests {
                 }))
             ));
         }
+    }
+
+    #[test]
+    fn rejects_options_that_do_not_go_together() {
+        let pairs = MultipleNegativesRankingLossConfig::default();
+        let rejected = |change: fn(&mut MultipleNegativesRankingLossConfig)| {
+            let mut config = pairs.clone();
+            change(&mut config);
+            match config.init() {
+                Err(Error::Loss(LossError::InvalidOption { option, .. })) => option,
+                other => panic!("{other:?} for {config:?}"),
+            }
+        };
+        assert_eq!(rejected(|c| c.directions.clear()), "directions");
+        let alone = rejected(|c| {
+            c.directions.push(Direction::QueryToQuery);
+            c.partition_mode = PartitionMode::PerDirection;
+        });
+        assert_eq!(alone, "partition_mode");
+        let negative = rejected(|c| c.hardness_strength = -1.0);
+        assert_eq!(negative, "hardness_strength");
+    }
+
+    #[test]
+    fn hardness_counts_for_the_negatives_of_its_mode() {
+        let rows = [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]];
+        let similarities = Tensor::<TestBackend, 2>::from_floats(rows, &device());
+        let hardness = |mode| {
+            let config = MultipleNegativesRankingLossConfig {
+                hardness_mode: Some(mode),
+                hardness_strength: 10.0,
+                ..Default::default()
+            };
+            let added = config.init().unwrap().hardness(similarities.clone());
+            added.unwrap().into_data().to_vec::<f32>().unwrap()
+        };
+        let in_batch = [0.0, 10.0, 0.0, 30.0, 40.0, 0.0, 60.0, 0.0];
+        assert_eq!(hardness(HardnessMode::InBatchNegatives), in_batch);
+        let hard = [0.0, 0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 70.0];
+        assert_eq!(hardness(HardnessMode::HardNegatives), hard);
+        let all = [0.0, 10.0, 20.0, 30.0, 40.0, 0.0, 60.0, 70.0];
+        assert_eq!(hardness(HardnessMode::AllNegatives), all);
     }
 
     #[test]

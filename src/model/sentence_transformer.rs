@@ -89,11 +89,37 @@ impl<B: Backend> SentenceTransformer<B> {
     /// - batch: `[tokens]`, at least one text
     /// - output: `[texts, dim]`
     pub fn forward_pass(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Tensor<B, 2> {
-        let tokens = Features::Tokens(self.forward_tokens(batch, pass));
+        self.embed_tokens(self.forward_tokens(batch, pass))
+    }
+
+    /// Turns a batch into the sentence embeddings that each of the encoder's layers would
+    /// give, were it the last: first those of the encoder's input, last those of
+    /// [`forward_pass`](Self::forward_pass).
+    ///
+    /// # Shapes
+    /// - batch: `[tokens]`, at least one text
+    /// - output: `[texts, dim]` each
+    pub fn forward_layers(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Vec<Tensor<B, 2>> {
+        let packing = Packing::new(batch.lengths().clone(), &batch.device());
+        let layers = self.encoder.forward_layers(batch, &packing, pass);
+        let embed = |embeddings| {
+            self.embed_tokens(TokenFeatures {
+                embeddings,
+                prompt_tokens: batch.prompt_tokens(),
+                packing: packing.clone(),
+            })
+        };
+        layers.into_iter().map(embed).collect()
+    }
+
+    /// Applies the modules behind the encoder.
+    fn embed_tokens(&self, tokens: TokenFeatures<B>) -> Tensor<B, 2> {
         let features = self
             .modules
             .iter()
-            .fold(tokens, |features, module| module.forward(features));
+            .fold(Features::Tokens(tokens), |features, module| {
+                module.forward(features)
+            });
         match features {
             Features::Sentences(sentences) => sentences,
             // `check_pipeline` has seen to it that pooling comes first.
@@ -182,6 +208,12 @@ impl<B: Backend> SentenceTransformer<B> {
     pub fn embedding_dim(&self) -> usize {
         let truncate_dim = self.config.truncate_dim.unwrap_or(self.output_dim);
         truncate_dim.min(self.output_dim)
+    }
+
+    /// The size of an embedding before any `truncate_dim`: what
+    /// [`forward`](Self::forward) gives.
+    pub fn output_dim(&self) -> usize {
+        self.output_dim
     }
 
     /// The number of tokens a text is cut to, special tokens included.

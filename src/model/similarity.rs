@@ -84,12 +84,7 @@ impl SimilarityFunction {
         if n == 0 || m == 0 {
             return Ok(Tensor::empty([n, m], &a.device()));
         }
-        Ok(match self {
-            Self::Cosine => cos_sim(a, b),
-            Self::Dot => dot_score(a, b),
-            Self::Euclidean => euclidean_sim(a, b),
-            Self::Manhattan => manhattan_sim(a, b),
-        })
+        Ok(self.to_similarity_fn()(a, b))
     }
 
     /// Compares each row of `a` with the same row of `b`.
@@ -108,13 +103,29 @@ impl SimilarityFunction {
         if a.dims()[0] == 0 {
             return Ok(Tensor::empty([0], &a.device()));
         }
-        let sums = match self {
-            Self::Cosine => (normalize(a) * normalize(b)).sum_dim(1),
-            Self::Dot => (a * b).sum_dim(1),
-            Self::Euclidean => -euclidean_norm(a - b),
-            Self::Manhattan => -(a - b).abs().sum_dim(1),
-        };
-        Ok(sums.squeeze_dim(1))
+        Ok(self.to_similarity_pairwise_fn()(a, b))
+    }
+
+    /// The function between all pairs, for embeddings that are known to go together.
+    pub fn to_similarity_fn<B: Backend>(self) -> fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Cosine => cos_sim,
+            Self::Dot => dot_score,
+            Self::Euclidean => euclidean_sim,
+            Self::Manhattan => manhattan_sim,
+        }
+    }
+
+    /// The function row by row, for embeddings that are known to go together.
+    pub fn to_similarity_pairwise_fn<B: Backend>(
+        self,
+    ) -> fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 1> {
+        match self {
+            Self::Cosine => pairwise_cos_sim,
+            Self::Dot => pairwise_dot_score,
+            Self::Euclidean => pairwise_euclidean_sim,
+            Self::Manhattan => pairwise_manhattan_sim,
+        }
     }
 }
 
@@ -171,9 +182,49 @@ pub fn manhattan_sim<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 
     by_differences(a, b, |differences| -differences.abs().sum_dim(1))
 }
 
-/// The length of each row, `[rows, 1]`.
+/// The cosine of each row of `a` with the same row of `b`.
+///
+/// # Shapes
+/// - a, b: `[n, dim]`
+/// - output: `[n]`
+pub fn pairwise_cos_sim<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
+    pairwise_dot_score(normalize(a), normalize(b))
+}
+
+/// The dot product of each row of `a` with the same row of `b`.
+///
+/// # Shapes
+/// - a, b: `[n, dim]`
+/// - output: `[n]`
+pub fn pairwise_dot_score<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
+    (a * b).sum_dim(1).squeeze_dim(1)
+}
+
+/// The negative Euclidean distance of each row of `a` to the same row of `b`.
+///
+/// # Shapes
+/// - a, b: `[n, dim]`
+/// - output: `[n]`
+pub fn pairwise_euclidean_sim<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
+    -euclidean_norm(a - b).squeeze_dim(1)
+}
+
+/// The negative Manhattan distance of each row of `a` to the same row of `b`.
+///
+/// # Shapes
+/// - a, b: `[n, dim]`
+/// - output: `[n]`
+pub fn pairwise_manhattan_sim<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
+    -(a - b).abs().sum_dim(1).squeeze_dim(1)
+}
+
+/// The length of each row, `[rows, 1]`; a row of zeros has no gradient, as in PyTorch.
 fn euclidean_norm<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
-    (rows.clone() * rows).sum_dim(1).sqrt()
+    let squares = (rows.clone() * rows).sum_dim(1);
+    // The root's own gradient at zero is infinite.
+    let zero = squares.clone().equal_elem(0.0);
+    let squares = squares.mask_fill(zero.clone(), 1.0);
+    squares.sqrt().mask_fill(zero, 0.0)
 }
 
 /// Differences rather than products: the products' rounding would drown small distances.
@@ -200,7 +251,7 @@ fn by_differences<B: Backend>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend_under_test::{TestBackend, device};
+    use crate::backend_under_test::{TestAutodiffBackend, TestBackend, device};
 
     fn tensor<const N: usize>(rows: [[f32; 2]; N]) -> Tensor<TestBackend, 2> {
         Tensor::from_floats(rows, &device())
@@ -247,6 +298,23 @@ mod tests {
             let (all, pairs) = (all.unwrap_or_default(), pairs.unwrap_or_default());
             assert_eq!((all.len(), pairs.len()), (4, 2));
             assert!((all[0] - pairs[0]).abs() < 1e-6 && (all[3] - pairs[1]).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn equal_rows_have_a_gradient_of_zero() {
+        for function in [SimilarityFunction::Euclidean, SimilarityFunction::Manhattan] {
+            let rows = [[3.0, 4.0], [1.0, 2.0]];
+            let a = Tensor::<TestAutodiffBackend, 2>::from_floats(rows, &device()).require_grad();
+            let b = Tensor::from_floats([[3.0, 4.0], [1.0, 1.0]], &device());
+            let pairs = function.to_similarity_pairwise_fn()(a.clone(), b);
+            let gradient = a.grad(&pairs.sum().backward()).unwrap();
+            assert_eq!(
+                values(gradient),
+                [0.0, 0.0, 0.0, -1.0],
+                "{}",
+                function.name()
+            );
         }
     }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub struct TrainingArguments {
     pub max_grad_norm: f64,
     /// What the order of the data and the dropout masks follow from.
     pub seed: u64,
+    /// The adapters that a column's texts go through, by the column's name: the active ones
+    /// where a column is not named. Only active adapters train.
+    pub column_adapters: BTreeMap<String, Vec<String>>,
     /// How samples are put into batches.
     pub batch_sampler: BatchSampler,
     /// Whether the model and its adapters drop out.
@@ -76,6 +80,7 @@ impl Default for TrainingArguments {
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
             seed: 42,
+            column_adapters: BTreeMap::new(),
             batch_sampler: BatchSampler::Random,
             dropout: true,
             logging_steps: 500,

@@ -178,7 +178,11 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     let unfinished = output_dir.join(format!(".{name}{UNFINISHED}"));
     remove_dir(&unfinished)?;
     fs::create_dir_all(&unfinished).map_err(|e| io_error(&unfinished, "create", e))?;
-    model.model.save(&unfinished)?;
+    match model.model.adapters().active() {
+        // A model folder holds one adapter; several lie beside each other, as PEFT has it.
+        [_, _, ..] => model.model.save_adapters(&unfinished)?,
+        _ => model.model.save(&unfinished)?,
+    }
 
     let file = unfinished.join(TENSORS);
     let bytes = training_state::to_safetensors(model, moments, parameters);

@@ -14,8 +14,8 @@ use super::seed;
 use super::session::{Session, StepLoss};
 use crate::error::Result;
 
-use crate::loss::{Labels, Loss};
-use crate::model::{Mode, SentenceTransformer, near_threads};
+use crate::loss::{Labels, Loss, LossInput};
+use crate::model::{AdapterRoute, Mode, Pass, SentenceTransformer, near_threads};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
 ///
@@ -36,6 +36,8 @@ where
 #[derive(Module, Debug)]
 pub(super) struct TrainingModel<B: Backend, L> {
     pub(super) model: SentenceTransformer<B>,
+    /// Frozen, for a loss that reads its embeddings.
+    guide: Option<SentenceTransformer<B>>,
     pub(super) loss: L,
     pass: TrainingPass,
 }
@@ -46,6 +48,8 @@ struct TrainingPass {
     seed: u64,
     mode: Mode,
     session: Arc<Session>,
+    /// The adapters of each column, where they are not the active ones.
+    column_adapters: Arc<[Option<Arc<[String]>>]>,
 }
 
 /// What a step hands to the metrics: filled in once the optimiser is done with it.
@@ -72,13 +76,27 @@ impl<B: Backend, L> TrainingModel<B, L> {
     ) -> Self {
         Self {
             model,
+            guide: None,
             loss,
             pass: TrainingPass {
                 seed,
                 mode,
                 session,
+                column_adapters: [].into(),
             },
         }
+    }
+
+    /// The same with adapters of its own for each column that has some.
+    pub(super) fn with_column_adapters(mut self, adapters: Vec<Option<Arc<[String]>>>) -> Self {
+        self.pass.column_adapters = adapters.into();
+        self
+    }
+
+    /// The same with a guide model.
+    pub(super) fn with_guide(mut self, guide: Option<SentenceTransformer<B>>) -> Self {
+        self.guide = guide.map(SentenceTransformer::no_grad);
+        self
     }
 }
 
@@ -109,34 +127,95 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
         batch: &TextBatch<'_>,
         share: f64,
     ) -> Result<(f64, GradientsParams)> {
-        let texts = batch.columns.concat();
-        let embeddings = self.embed(&texts, batch.seed)?;
-        let columns = embeddings.chunk(batch.columns.len(), 0);
-        let loss = self.loss.forward(columns, batch.labels(&self.device()));
+        let layers = if self.pass.column_adapters.iter().any(Option::is_some) {
+            self.embed_by_column(batch)?
+        } else {
+            let layers = self.embed(&self.model, &batch.columns.concat(), 0, batch.seed)?;
+            let columns = |layer: Tensor<B, 2>| layer.chunk(batch.columns.len(), 0);
+            layers.into_iter().map(columns).collect()
+        };
+        let loss = self.loss.forward(self.loss_input(layers, batch)?);
         let gradients = loss.clone().mul_scalar(share).backward();
         let gradients = GradientsParams::from_grads(gradients, self);
         Ok((scalar(loss), gradients))
     }
 
-    /// Embeds texts as training does, with the dropout masks that follow from `seed`.
-    ///
-    /// # Shapes
-    /// - output: `[texts, dim]`
-    pub(super) fn embed(&self, texts: &[&str], seed: u64) -> Result<Tensor<B, 2>> {
-        self.embed_with(&self.model, texts, seed)
+    /// The columns' embeddings by layer, each column through its own adapters.
+    fn embed_by_column(&self, batch: &TextBatch<'_>) -> Result<Vec<Vec<Tensor<B, 2>>>> {
+        let mut layers: Vec<Vec<Tensor<B, 2>>> = Vec::new();
+        for (column, texts) in batch.columns.iter().enumerate() {
+            let seed = seed::derive(batch.seed, &[column as u64]);
+            let of_column = self.embed(&self.model, texts, column, seed)?;
+            layers.resize_with(of_column.len(), Vec::new);
+            for (layer, embeddings) in layers.iter_mut().zip(of_column) {
+                layer.push(embeddings);
+            }
+        }
+        Ok(layers)
     }
 
-    /// As [`embed`](Self::embed), with this model: the same one, perhaps without gradients.
-    pub(super) fn embed_with<M: Backend>(
+    /// Embeds texts of a column as training does, with the dropout masks that follow from
+    /// `seed`: by this model, the one that is trained, perhaps without gradients.
+    ///
+    /// # Shapes
+    /// - output: `[texts, dim]` of the last layer; the layers before it come first, if
+    ///   the loss reads them
+    pub(super) fn embed<M: Backend>(
         &self,
         model: &SentenceTransformer<M>,
         texts: &[&str],
+        column: usize,
         seed: u64,
-    ) -> Result<Tensor<M, 2>> {
+    ) -> Result<Vec<Tensor<M, 2>>> {
         let device = model.device();
         let tokens = model.tokenize(texts, None, &device)?;
         M::seed(&device, seed);
-        Ok(model.forward(&tokens, self.pass.mode))
+        let own = self.pass.column_adapters.get(column).cloned().flatten();
+        let route = own.map(|adapters| AdapterRoute {
+            tokens: 0..tokens.tokens(),
+            adapters,
+        });
+        let pass = Pass {
+            mode: self.pass.mode,
+            routes: route.as_ref().map(std::slice::from_ref),
+        };
+        Ok(match self.loss.needs_layers() {
+            true => model.forward_layers(&tokens, pass),
+            false => vec![model.forward_pass(&tokens, pass)],
+        })
+    }
+
+    /// What the loss sees of a batch, given the embeddings of its columns by layer.
+    pub(super) fn loss_input(
+        &self,
+        mut layers: Vec<Vec<Tensor<B, 2>>>,
+        batch: &TextBatch<'_>,
+    ) -> Result<LossInput<B>> {
+        let last = layers.pop().unwrap_or_default();
+        Ok(LossInput::new(last)
+            .with_layers(layers)
+            .with_labels(batch.labels(&self.device()))
+            .with_guide(self.embed_by_guide(batch)?)
+            .with_seed(batch.seed))
+    }
+
+    /// The columns as the guide embeds them, if the loss reads that.
+    fn embed_by_guide(&self, batch: &TextBatch<'_>) -> Result<Vec<Tensor<B, 2>>> {
+        let Some(guide) = self.guide.as_ref().filter(|_| self.loss.needs_guide()) else {
+            return Ok(Vec::new());
+        };
+        let (guide, device) = (guide.valid(), self.device());
+        let embed = |texts: &[&str]| {
+            let tokens = guide.tokenize(texts, None, &device)?;
+            Ok(guide.forward(&tokens, Mode::Inference))
+        };
+        let column = |texts: &Vec<&str>| {
+            let at_once = self.loss.mini_batch_size().unwrap_or(texts.len());
+            let parts = texts.chunks(at_once.max(1)).map(embed);
+            let parts = parts.collect::<Result<_>>()?;
+            Ok(Tensor::from_inner(Tensor::cat(parts, 0)))
+        };
+        batch.columns.iter().map(column).collect()
     }
 
     /// The device that the model is on.

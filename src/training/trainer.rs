@@ -3,7 +3,7 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module};
 use burn::optim::Optimizer;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
@@ -24,6 +24,7 @@ use super::session::{Session, lock};
 use super::training_state::trained_parameters;
 use crate::error::{AdapterError, Result, TrainingError};
 use crate::evaluation::Evaluator;
+use crate::loss::LossData;
 use crate::model::Mode;
 use crate::model::SentenceTransformer;
 
@@ -51,6 +52,7 @@ pub struct Trainer<B: AutodiffBackend, L> {
     arguments: TrainingArguments,
     dataset: Dataset,
     loss: L,
+    guide: Option<SentenceTransformer<B::InnerBackend>>,
     evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     listener: Option<Listener>,
     dashboard: bool,
@@ -88,10 +90,19 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             arguments,
             dataset,
             loss,
+            guide: None,
             evaluator: None,
             listener: None,
             dashboard: true,
         }
+    }
+
+    /// Gives a loss that [asks for it](crate::loss::Loss::needs_guide) a guide model: it
+    /// embeds the same texts, and is not trained.
+    #[must_use]
+    pub fn with_guide(mut self, guide: SentenceTransformer<B::InnerBackend>) -> Self {
+        self.guide = Some(guide);
+        self
     }
 
     /// Evaluates the model before the run, every
@@ -160,10 +171,12 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         let dashboard = self.has_dashboard();
         let arguments = self.arguments;
         arguments.validate()?;
-        let texts = self.dataset.columns().len();
-        self.loss
-            .columns()
-            .check(self.loss.name(), texts, self.dataset.label_width())?;
+        let data = LossData::new(self.dataset.columns().len(), self.model.output_dim());
+        self.loss.check(
+            &data
+                .with_labels(self.dataset.labels())
+                .with_guide(self.guide.is_some()),
+        )?;
         if self.dataset.is_empty() {
             return Err(TrainingError::EmptyDataset {
                 source_name: "data set".to_owned(),
@@ -171,10 +184,11 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             .into());
         }
         let adapters = self.model.adapters();
-        if arguments.save_steps.is_some() && !adapters.is_empty() && adapters.active().len() != 1 {
+        adapters.require_unmerged("training")?;
+        if arguments.save_steps.is_some() && !adapters.is_empty() && adapters.active().is_empty() {
             return Err(AdapterError::NotOneActive {
                 method: "training with checkpoints",
-                active: adapters.active().to_vec(),
+                active: Vec::new(),
             }
             .into());
         }
@@ -186,8 +200,15 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             false => Mode::Inference,
         };
         let session = Arc::new(Session::default());
+        let guide = match self.guide {
+            Some(guide) => Some(guide_of(&self.model, guide)?),
+            None => None,
+        };
+        let column_adapters = column_adapters(&self.model, &self.dataset, &arguments)?;
         let mut model =
-            TrainingModel::new(self.model, self.loss, arguments.seed, mode, session.clone());
+            TrainingModel::new(self.model, self.loss, arguments.seed, mode, session.clone())
+                .with_guide(guide)
+                .with_column_adapters(column_adapters);
         let parameters = trained_parameters(&model);
         if parameters.is_empty() {
             return Err(TrainingError::NothingTrainable.into());
@@ -285,4 +306,42 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             duration: monitor.duration,
         })
     }
+}
+
+/// The guide beside a model: on its device, and reading no more of a text than it does.
+fn guide_of<B: AutodiffBackend>(
+    model: &SentenceTransformer<B>,
+    mut guide: SentenceTransformer<B::InnerBackend>,
+) -> Result<SentenceTransformer<B>> {
+    if guide.max_seq_length() > model.max_seq_length() {
+        guide.set_max_seq_length(model.max_seq_length())?;
+    }
+    let guide = guide.to_device(&model.device());
+    Ok(SentenceTransformer::from_inner(guide))
+}
+
+/// The adapters of each column, where they are not the active ones.
+fn column_adapters<B: AutodiffBackend>(
+    model: &SentenceTransformer<B>,
+    dataset: &Dataset,
+    arguments: &TrainingArguments,
+) -> Result<Vec<Option<Arc<[String]>>>> {
+    for (column, adapters) in &arguments.column_adapters {
+        if !dataset.column_names().contains(column) {
+            return Err(TrainingError::InvalidArgument {
+                argument: "column_adapters",
+                expected: "adapters by columns of the data set",
+                found: format!("{column:?}, the columns are {:?}", dataset.column_names()),
+            }
+            .into());
+        }
+        for adapter in adapters {
+            model.adapters().get(adapter)?;
+        }
+    }
+    let of_column = |column: &String| {
+        let adapters = arguments.column_adapters.get(column)?;
+        Some(adapters.clone().into())
+    };
+    Ok(dataset.column_names().iter().map(of_column).collect())
 }

@@ -229,7 +229,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> ModuleMapper<B> for Restoring<B, L
 mod tests {
     use super::*;
     use crate::backend_under_test::{TestAutodiffBackend, device};
-    use crate::loss::{Columns, LabelColumn, Labels, Loss, TextColumns};
+    use crate::loss::{Columns, LabelColumn, Loss, LossInput, TextColumns};
     use crate::model::{Mode, SentenceTransformer};
     use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer, adaptor::OptimizerAdaptor};
     use burn::tensor::backend::Backend;
@@ -255,8 +255,8 @@ mod tests {
             }
         }
 
-        fn forward(&self, embeddings: Vec<Tensor<B, 2>>, _: Option<Labels<B>>) -> Tensor<B, 1> {
-            Tensor::cat(embeddings, 0).powi_scalar(2).mean() * self.weight.val()
+        fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
+            Tensor::cat(input.embeddings, 0).powi_scalar(2).mean() * self.weight.val()
         }
     }
 
@@ -276,9 +276,8 @@ mod tests {
     /// A model after one step, and the optimiser's moments.
     fn trained() -> (Model, Moments<B, Weighted<B>>) {
         let model = model(1);
-        let loss = model
-            .loss
-            .forward(vec![model.embed(&["the quick fox"], 0).unwrap()], None);
+        let embeddings = model.embed(&model.model, &["the quick fox"], 0, 0).unwrap();
+        let loss = model.loss.forward(LossInput::new(embeddings));
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let mut adamw: OptimizerAdaptor<AdamW, Model, B> = AdamWConfig::new().init();
         (adamw.step(0.01, model, gradients), adamw.to_record())

@@ -17,6 +17,8 @@ mod defects;
 mod encode;
 mod evaluation;
 mod folders;
+#[cfg(feature = "train")]
+mod losses;
 mod minilm;
 mod peft_eva;
 mod peft_matching;

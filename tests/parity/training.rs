@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use sentence_burn::loss::{Loss, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig};
+use sentence_burn::loss::{
+    Loss, LossInput, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
+};
 use sentence_burn::training::{BatchSampler, Dataset, Trainer, TrainingArguments};
 use sentence_burn::{LoadAdapterOptions, SentenceTransformer, SimilarityFunction};
 use serde_json::Value;
@@ -104,14 +106,16 @@ fn ranking_loss_and_gradients_are_pythons() {
     let tensors = Expected::read("mnrl/expected.safetensors");
     let columns = ["anchor", "positive", "negative", "negative_2"];
     let run = |count: usize, scale: f64, similarity: SimilarityFunction| {
-        let loss = MultipleNegativesRankingLossConfig { scale, similarity }
-            .init()
-            .unwrap();
+        let loss = MultipleNegativesRankingLossConfig {
+            scale,
+            similarity,
+            ..Default::default()
+        };
         let inputs: Vec<Tensor<B, 2>> = columns[..count]
             .iter()
             .map(|name| Tensor::from_data(tensors.data(name), &device()).require_grad())
             .collect();
-        let value: Tensor<B, 1> = loss.forward(inputs.clone(), None);
+        let value: Tensor<B, 1> = loss.init().unwrap().forward(LossInput::new(inputs.clone()));
         let gradients = value.backward();
         let value = values(value.inner());
         let of_inputs: Vec<Vec<f32>> = inputs

@@ -52,13 +52,17 @@ fn what_cannot_be_trained_is_named() {
         refused(model(), |_| (), single),
         Error::Loss(LossError::Columns { found: 1, .. })
     ));
-    let mut two = model();
-    two.add_named_adapter("second", LoraConfig::default())
-        .unwrap();
-    two.set_adapter(&["default", "second"]).unwrap();
+    let mut none = model();
+    none.set_adapter::<&str>(&[]).unwrap();
     assert!(matches!(
-        refused(two, |_| (), pairs()),
+        refused(none, |_| (), pairs()),
         Error::Adapter(AdapterError::NotOneActive { .. })
+    ));
+    let mut merged = model();
+    merged.merge_adapter().unwrap();
+    assert!(matches!(
+        refused(merged, |_| (), pairs()),
+        Error::Adapter(AdapterError::Merged { .. })
     ));
 }
 

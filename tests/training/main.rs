@@ -1,6 +1,8 @@
 //! How training behaves, on the tiny BERT of tests/fixtures; `tests/parity` holds its numbers.
 
+mod adapters;
 mod errors;
+mod losses;
 mod resume;
 mod steps;
 
