@@ -158,8 +158,10 @@ mod tests {
         let batch = TextBatch::read(&dataset, &all, 7);
         let other = TextBatch::read(&dataset, &all, 8);
         // Tests beside this one draw from the same generator, and now and then one comes
-        // between a seed and its masks: that try does not count.
-        let mut tries = (0..50).map(|_| {
+        // between a seed and its masks: that try does not count, and there is another when
+        // the others are further on.
+        let mut tries = (0..200).map(|place| {
+            std::thread::sleep(std::time::Duration::from_millis(place.min(50)));
             let (value, cached) = gradients(&model, &batch, 2, 1.0).unwrap();
             let cached = of_query(&model, &cached);
             let (expected, wanted) = directly(&model, &batch, 2);

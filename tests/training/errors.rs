@@ -6,7 +6,7 @@ use sentence_burn::error::{AdapterError, LossError, TrainingError};
 use sentence_burn::training::{
     Dataset, History, Trained, Trainer, TrainingArguments, TrainingEvent,
 };
-use sentence_burn::{Error, LoraConfig, Result};
+use sentence_burn::{Error, Result};
 
 use crate::{
     B, Model, alone, base, curve_arguments, fixture, mnrl, model, pairs, random_arguments,
