@@ -10,7 +10,10 @@ pub mod similarity;
 pub use adapters::AdapterLoadReport;
 pub use config::{ModelCardData, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
-pub use quantize::{Precision, QuantizedEmbeddings, QuantizedValues, quantize_embeddings};
+pub use quantize::{
+    Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,
+    quantize_embeddings_with_ranges,
+};
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 
