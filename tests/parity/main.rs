@@ -18,6 +18,7 @@ mod evaluation;
 mod folders;
 mod minilm;
 mod quantization;
+mod search;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
