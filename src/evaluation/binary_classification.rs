@@ -354,7 +354,7 @@ mod tests {
                 .to_string()
                 .contains("sentence1 of pair 0")
         );
-        let short = second.slice([0..2]);
+        let short = second.narrow(0, 0, 2);
         let error = evaluator.evaluate_embeddings(first, short, &ALL);
         let expected = "2 embeddings of second sentences, the evaluator has 3";
         assert_eq!(error.unwrap_err().to_string(), expected);

@@ -15,6 +15,7 @@ mod fixture;
 mod adapters;
 mod encode;
 mod evaluation;
+mod evaluators;
 mod folders;
 mod minilm;
 mod quantization;

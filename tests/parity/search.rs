@@ -115,7 +115,9 @@ fn paraphrase_mining_pairs_as_python() {
         assert_eq!(found.len(), pairs.len());
         for pair in pairs {
             let ids = (whole(&pair[1]), whole(&pair[2]));
-            let score = found.get(&ids).unwrap_or_else(|| panic!("{ids:?} is lacking"));
+            let score = found
+                .get(&ids)
+                .unwrap_or_else(|| panic!("{ids:?} is lacking"));
             assert!(is_close(f64::from(*score), &pair[0]), "{ids:?}: {score}");
         }
     }
@@ -222,9 +224,9 @@ fn same(found: &Value, expected: &Value) -> bool {
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| same(f, e))
         }
-        (Value::Number(found), expected) if expected.is_number() => {
-            found.as_f64().is_some_and(|found| is_close(found, expected))
-        }
+        (Value::Number(found), expected) if expected.is_number() => found
+            .as_f64()
+            .is_some_and(|found| is_close(found, expected)),
         _ => found == expected,
     }
 }
@@ -234,15 +236,19 @@ fn hard_negatives_are_python_s() {
     let fixture = expected("hard_negatives");
     let pairs: Vec<(String, String)> = serde_json::from_value(fixture["pairs"].clone()).unwrap();
     let corpus = strings(&fixture["corpus"]);
-    let miners = [vec![], corpus]
-        .map(|corpus| HardNegativeMiner::new(pairs.clone(), corpus).unwrap());
+    let miners =
+        [vec![], corpus].map(|corpus| HardNegativeMiner::new(pairs.clone(), corpus).unwrap());
     for case in items(&fixture["cases"]) {
         let miner = &miners[usize::from(case["corpus"] == json!(true))];
         let mined = mine(miner, &fixture, negative_options(&case["options"]));
         let (found, expected) = (rows(&mined, &fixture), items(&case["rows"]));
         assert_eq!(found.len(), expected.len(), "{}", case["options"]);
         for (found, expected) in found.iter().zip(expected) {
-            assert!(same(found, expected), "{}: {found}, not {expected}", case["options"]);
+            assert!(
+                same(found, expected),
+                "{}: {found}, not {expected}",
+                case["options"]
+            );
         }
         for (with_scores, expected) in [(true, &case["columns"][0]), (false, &case["columns"][1])] {
             let first = mined.to_json(with_scores).next();
@@ -261,7 +267,8 @@ fn other_margins_and_ranks_would_be_noticed() {
     let pairs: Vec<(String, String)> = serde_json::from_value(fixture["pairs"].clone()).unwrap();
     let miner = HardNegativeMiner::new(pairs, strings(&fixture["corpus"])).unwrap();
     // A margin on the wrong side, none at all, and ranks that are off by one.
-    let changes: [(&str, fn(&mut HardNegativeOptions)); 3] = [
+    type Change = fn(&mut HardNegativeOptions);
+    let changes: [(&str, Change); 3] = [
         ("relative_margin", |o| {
             o.relative_margin = o.relative_margin.map(|margin| -margin);
         }),
@@ -278,7 +285,10 @@ fn other_margins_and_ranks_would_be_noticed() {
         let found = rows(&mine(&miner, &fixture, options), &fixture);
         let expected = items(&case["rows"]);
         let equal = found.len() == expected.len()
-            && found.iter().zip(expected).all(|(found, expected)| same(found, expected));
+            && found
+                .iter()
+                .zip(expected)
+                .all(|(found, expected)| same(found, expected));
         assert!(!equal, "{name}");
     }
 }
@@ -312,7 +322,11 @@ fn quantized_embeddings_are_searched_as_by_faiss_and_usearch() {
             // An index leaves the order of equal distances open.
             for hits in expected.as_array_mut().unwrap() {
                 let hits = hits.as_array_mut().unwrap();
-                let sign = if precision.name().ends_with("int8") { -1.0 } else { 1.0 };
+                let sign = if precision.name().ends_with("int8") {
+                    -1.0
+                } else {
+                    1.0
+                };
                 hits.sort_by(|a, b| {
                     let [left, right] = [a, b].map(|hit| sign * number(&hit["score"]));
                     let by_id = whole(&a["corpus_id"]).cmp(&whole(&b["corpus_id"]));
@@ -321,7 +335,10 @@ fn quantized_embeddings_are_searched_as_by_faiss_and_usearch() {
             }
         }
         let what = format!("{} {} {given}", case["library"], precision.name());
-        assert!(same_hits(&found, &expected), "{what}: {found:?}, not {expected}");
+        assert!(
+            same_hits(&found, &expected),
+            "{what}: {found:?}, not {expected}"
+        );
         let ids: Vec<Vec<usize>> = found
             .iter()
             .map(|hits| hits.iter().map(|hit| hit.corpus_id).collect())
