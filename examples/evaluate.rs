@@ -1,7 +1,8 @@
-//! Evaluates a model at retrieval or at sentence similarity.
+//! Evaluates a model: at retrieval, re-ranking, sentence similarity, pairs or triplets.
 //!
 //! ```text
 //! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --ir cranfield
+//! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --nano-beir nano-beir --csv scores
 //! cargo run --release --example evaluate -- --model base --adapter adapter --sts test.jsonl --json scores.json
 //! ```
 
@@ -19,13 +20,14 @@ use burn::tensor::backend::Backend;
 use clap::Parser;
 use sentence_burn::SentenceTransformer;
 use sentence_burn::evaluation::{
-    EmbeddingSimilarityEvaluator, Evaluator, InformationRetrievalEvaluator,
+    BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, Evaluator,
+    InformationRetrievalEvaluator, NanoBeirEvaluator, RerankingEvaluator, TripletEvaluator,
 };
 
 use adapters::AdapterArgs;
 use backend::{BackendName, Job};
 
-/// Evaluates a model at retrieval or at sentence similarity.
+/// Evaluates a model: at retrieval, re-ranking, sentence similarity, pairs or triplets.
 #[derive(Parser)]
 struct Args {
     /// A model folder, an adapter folder, or a hub id.
@@ -33,23 +35,63 @@ struct Args {
     model: String,
     #[command(flatten)]
     adapters: AdapterArgs,
-    /// A folder with corpus.jsonl, queries.jsonl and qrels.tsv.
-    #[arg(
-        long,
-        value_name = "DIR",
-        required_unless_present = "sts",
-        conflicts_with = "sts"
-    )]
-    ir: Option<PathBuf>,
-    /// A file with {"sentence1", "sentence2", "score"} a line.
-    #[arg(long, value_name = "FILE")]
-    sts: Option<PathBuf>,
+    #[command(flatten)]
+    task: Task,
     /// A file for the metrics as JSON.
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
+    /// A folder for the metrics as the CSV files that Sentence Transformers writes.
+    #[arg(long, value_name = "DIR")]
+    csv: Option<PathBuf>,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = BackendName::first())]
     backend: BackendName,
+}
+
+/// What to try the model at.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Task {
+    /// A folder with corpus.jsonl, queries.jsonl and qrels.tsv.
+    #[arg(long, value_name = "DIR")]
+    ir: Option<PathBuf>,
+    /// A folder with a folder like that for each data set of NanoBEIR: NanoMSMARCO, NanoNQ…
+    #[arg(long, value_name = "DIR")]
+    nano_beir: Option<PathBuf>,
+    /// A file with {"query", "positive", "negative"} a line, the documents in lists.
+    #[arg(long, value_name = "FILE")]
+    reranking: Option<PathBuf>,
+    /// A file with {"sentence1", "sentence2", "score"} a line.
+    #[arg(long, value_name = "FILE")]
+    sts: Option<PathBuf>,
+    /// A file with {"sentence1", "sentence2", "label"} a line, the label 1 or 0.
+    #[arg(long, value_name = "FILE")]
+    pairs: Option<PathBuf>,
+    /// A file with {"anchor", "positive", "negative"} a line.
+    #[arg(long, value_name = "FILE")]
+    triplets: Option<PathBuf>,
+}
+
+impl Task {
+    fn evaluator<B: Backend>(&self) -> Result<Box<dyn Evaluator<B>>, Box<dyn Error>> {
+        Ok(if let Some(folder) = &self.ir {
+            Box::new(InformationRetrievalEvaluator::from_folder(folder)?)
+        } else if let Some(folder) = &self.nano_beir {
+            Box::new(NanoBeirEvaluator::from_folder(folder, Default::default())?)
+        } else if let Some(file) = &self.reranking {
+            Box::new(RerankingEvaluator::from_jsonl(file)?)
+        } else if let Some(file) = &self.sts {
+            Box::new(EmbeddingSimilarityEvaluator::from_jsonl(file)?)
+        } else if let Some(file) = &self.pairs {
+            Box::new(BinaryClassificationEvaluator::from_jsonl(file)?)
+        } else if let Some(file) = &self.triplets {
+            Box::new(TripletEvaluator::from_jsonl(file)?)
+        } else {
+            return Err(
+                "give one of --ir, --nano-beir, --reranking, --sts, --pairs, --triplets".into(),
+            );
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -59,14 +101,13 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let evaluator: Box<dyn Evaluator<B>> = match (&self.ir, &self.sts) {
-            (Some(folder), _) => Box::new(InformationRetrievalEvaluator::from_folder(folder)?),
-            (None, Some(file)) => Box::new(EmbeddingSimilarityEvaluator::from_jsonl(file)?),
-            (None, None) => return Err("give --ir or --sts".into()),
-        };
+        let evaluator = self.task.evaluator::<B>()?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         self.adapters.load_into(&mut model)?;
-        let metrics = evaluator.evaluate(&model)?;
+        let metrics = match &self.csv {
+            Some(folder) => evaluator.evaluate_to(&model, folder, Default::default())?,
+            None => evaluator.evaluate(&model)?,
+        };
         for (name, value) in metrics.iter() {
             println!("{name}: {value:.4}");
         }

@@ -13,6 +13,7 @@ pub mod loss;
 pub mod model;
 pub mod modules;
 pub mod repo;
+pub mod search;
 pub mod state_dict;
 pub mod text;
 #[cfg(feature = "train")]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of `src` may use inside the crate.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("error", &[]),
     ("state_dict", &["error"]),
     ("text", &["error"]),
@@ -41,7 +41,8 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         ],
     ),
     ("loss", &["error", "kernel", "model"]),
-    ("evaluation", &["error", "model", "repo"]),
+    ("search", &["error", "kernel", "model"]),
+    ("evaluation", &["error", "text", "model", "repo", "search"]),
     (
         "training",
         &["error", "model", "loss", "text", "repo", "evaluation"],

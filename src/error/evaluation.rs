@@ -30,6 +30,24 @@ pub enum EvaluationError {
         /// Its score.
         found: f64,
     },
+    /// A label is neither 0 nor 1.
+    #[error("the label of pair {index} is {found}, expected 0 or 1")]
+    InvalidLabel {
+        /// The pair's place in the data.
+        index: usize,
+        /// Its label.
+        found: u8,
+    },
+    /// A benchmark has no data set of that name.
+    #[error("no data set `{found}` in {benchmark}, which has {known:?}")]
+    UnknownDataset {
+        /// The benchmark.
+        benchmark: &'static str,
+        /// The name asked for.
+        found: String,
+        /// The names it has.
+        known: Vec<&'static str>,
+    },
     /// An option holds a value that cannot be meant.
     #[error("evaluator option `{option}` is {found}, expected {expected}")]
     InvalidOption {

@@ -12,6 +12,7 @@ mod loss;
 mod model;
 mod module;
 mod repo;
+mod search;
 mod state_dict;
 mod text;
 mod training;
@@ -24,6 +25,7 @@ pub use loss::LossError;
 pub use model::ModelError;
 pub use module::ModuleError;
 pub use repo::RepoError;
+pub use search::SearchError;
 pub use state_dict::StateDictError;
 pub use text::TextError;
 pub use training::TrainingError;
@@ -59,6 +61,9 @@ pub enum Error {
     /// A loss and the columns it was given.
     #[error(transparent)]
     Loss(#[from] LossError),
+    /// A search among embeddings, or mining them.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// A training run: arguments, data, checkpoints.
     #[error(transparent)]
     Training(#[from] TrainingError),

@@ -1,11 +1,15 @@
 use std::path::Path;
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend, s};
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluator, Metrics, pearson, prefixed, spearman};
+use super::{
+    CsvReport, Evaluator, Metrics, expect_embeddings, functions_or, pearson, prefixed, spearman,
+};
 use crate::error::{EvaluationError, Result};
-use crate::model::{EncodeOptions, SentenceTransformer, SimilarityFunction};
+use crate::model::{
+    EncodeOptions, Precision, SentenceTransformer, SimilarityFunction, quantize_embeddings,
+};
 use crate::repo::jsonl;
 
 /// Two sentences and how alike people find them.
@@ -20,12 +24,33 @@ pub struct ScoredPair {
 }
 
 /// What an [`EmbeddingSimilarityEvaluator`] measures, and how it encodes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EmbeddingSimilarityOptions {
-    /// The ways to measure similarity; the model's own way alone if empty.
+    /// The ways to measure similarity; the main one, or the model's own, alone if empty.
     pub similarities: Vec<SimilarityFunction>,
+    /// The similarity of the primary metric; if `None` the only one, or the best of
+    /// several.
+    pub main_similarity: Option<SimilarityFunction>,
+    /// The precision to store embeddings in before they are compared: they are scaled to
+    /// unit length, quantized, bytes of both sides in the same ranges, and compared as the
+    /// numbers, or the bits, that come of it.
+    pub precision: Option<Precision>,
     /// How the sentences are encoded.
     pub encode: EncodeOptions,
+    /// Whether [`evaluate_to`](Evaluator::evaluate_to) writes the CSV file.
+    pub write_csv: bool,
+}
+
+impl Default for EmbeddingSimilarityOptions {
+    fn default() -> Self {
+        Self {
+            similarities: Vec::new(),
+            main_similarity: None,
+            precision: None,
+            encode: EncodeOptions::default(),
+            write_csv: true,
+        }
+    }
 }
 
 /// Correlates the similarity of pairs of embeddings with people's judgement.
@@ -102,7 +127,8 @@ impl EmbeddingSimilarityEvaluator {
         [&self.sentences1, &self.sentences2]
     }
 
-    /// Measures embeddings that are there already.
+    /// Measures embeddings that are there already: with a precision asked for, of unit
+    /// length, as encoding gives them then.
     ///
     /// # Shapes
     /// - first, second: `[pairs, dim]`
@@ -116,17 +142,12 @@ impl EmbeddingSimilarityEvaluator {
         second: Tensor<B, 2>,
         similarities: &[SimilarityFunction],
     ) -> Result<Metrics> {
-        for (what, embeddings) in [("first sentences", &first), ("second sentences", &second)] {
-            let (expected, found) = (self.scores.len(), embeddings.dims()[0]);
-            if expected != found {
-                return Err(EvaluationError::EmbeddingCount {
-                    what,
-                    expected,
-                    found,
-                }
-                .into());
-            }
-        }
+        expect_embeddings("first sentences", self.scores.len(), &first)?;
+        expect_embeddings("second sentences", self.scores.len(), &second)?;
+        let [first, second] = match self.options.precision {
+            Some(precision) => in_precision(first, second, precision)?,
+            None => [first, second],
+        };
         let mut metrics = Metrics::new();
         // `max` prefers a number to NaN.
         let (mut pearson_max, mut spearman_max) = (f64::NAN, f64::NAN);
@@ -162,12 +183,29 @@ impl EmbeddingSimilarityEvaluator {
     }
 
     fn similarities<B: Backend>(&self, model: &SentenceTransformer<B>) -> Vec<SimilarityFunction> {
-        if self.options.similarities.is_empty() {
-            vec![model.similarity_fn()]
-        } else {
-            self.options.similarities.clone()
-        }
+        let options = &self.options;
+        functions_or(&options.similarities, options.main_similarity, model)
     }
+}
+
+/// Both sides as they come out of being stored in a precision.
+fn in_precision<B: Backend>(
+    first: Tensor<B, 2>,
+    second: Tensor<B, 2>,
+    precision: Precision,
+) -> Result<[Tensor<B, 2>; 2]> {
+    let device = first.device();
+    let pairs = first.dims()[0];
+    // Together, so that a sentence is the same on both sides.
+    let both = quantize_embeddings(Tensor::cat(vec![first, second], 0), precision, None)?;
+    let values = both.values_or_bits(precision);
+    let rows = both.shape[0];
+    let dim = values.len() / rows;
+    let values: Tensor<B, 2> = Tensor::from_data(
+        TensorData::new(values, [rows, dim]).convert::<B::FloatElem>(),
+        &device,
+    );
+    Ok([0, pairs].map(|start| values.clone().slice(s![start..start + pairs, ..])))
 }
 
 impl<B: Backend> Evaluator<B> for EmbeddingSimilarityEvaluator {
@@ -175,10 +213,11 @@ impl<B: Backend> Evaluator<B> for EmbeddingSimilarityEvaluator {
         &self.name
     }
 
-    /// Spearman's correlation, the largest if several similarities are measured.
+    /// The main similarity's Spearman correlation, or the largest if several are measured
+    /// and none is the main one.
     fn primary_metric(&self, model: &SentenceTransformer<B>) -> String {
-        let metric = match self.similarities(model)[..] {
-            [similarity] => format!("spearman_{}", similarity.name()),
+        let metric = match (self.options.main_similarity, &self.similarities(model)[..]) {
+            (Some(main), _) | (None, &[main]) => format!("spearman_{}", main.name()),
             _ => "spearman_max".to_owned(),
         };
         prefixed(&self.name, &metric)
@@ -186,9 +225,34 @@ impl<B: Backend> Evaluator<B> for EmbeddingSimilarityEvaluator {
 
     fn evaluate(&self, model: &SentenceTransformer<B>) -> Result<Metrics> {
         log::info!("embedding similarity: {} pairs", self.scores.len());
-        let first = model.encode_with(&self.sentences1, &self.options.encode)?;
-        let second = model.encode_with(&self.sentences2, &self.options.encode)?;
+        let encode = &self.options.encode;
+        let encode = EncodeOptions {
+            normalize: encode.normalize || self.options.precision.is_some(),
+            ..encode.clone()
+        };
+        let first = model.encode_with(&self.sentences1, &encode)?;
+        let second = model.encode_with(&self.sentences2, &encode)?;
         self.evaluate_embeddings(first, second, &self.similarities(model))
+    }
+
+    fn csv_reports(&self, model: &SentenceTransformer<B>) -> Vec<CsvReport> {
+        if !self.options.write_csv {
+            return Vec::new();
+        }
+        let precision = self.options.precision.map(Precision::name);
+        let parts = ["similarity_evaluation", &self.name]
+            .into_iter()
+            .chain(precision);
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        let mut report = CsvReport::new(format!("{}_results.csv", parts.join("_")));
+        for similarity in self.similarities(model) {
+            let similarity = similarity.name();
+            for metric in ["pearson", "spearman"] {
+                let header = format!("{similarity}_{metric}");
+                report = report.column(header, &self.name, &format!("{metric}_{similarity}"));
+            }
+        }
+        vec![report]
     }
 }
 

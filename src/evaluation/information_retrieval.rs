@@ -4,99 +4,14 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, backend::Backend, s};
 
-use super::{Evaluator, JudgedRanking, Metrics, RetrievalData, prefixed, top_k::TopK};
+use super::predictions::{self, PredictedDocument, Prediction};
+use super::{
+    CsvReport, EvaluatedAt, Evaluator, InformationRetrievalOptions, JudgedRanking, Metrics,
+    RetrievalData, check_unique, csv_name, expect_embeddings, functions_or, prefixed,
+};
 use crate::error::{EvaluationError, Result};
-use crate::model::{EncodeOptions, SentenceTransformer, SimilarityFunction};
-
-/// How many similarities are on the host at a time: 64 MiB of them.
-const SCORES_AT_A_TIME: usize = 1 << 24;
-
-/// What an [`InformationRetrievalEvaluator`] measures, and how it encodes.
-#[derive(Debug, Clone)]
-pub struct InformationRetrievalOptions {
-    /// The ranks that accuracy is measured at.
-    pub accuracy_at_k: Vec<usize>,
-    /// The ranks that precision and recall are measured at.
-    pub precision_recall_at_k: Vec<usize>,
-    /// The ranks that NDCG is measured at. The last one is the primary metric's.
-    pub ndcg_at_k: Vec<usize>,
-    /// The ranks that the mean reciprocal rank is measured at.
-    pub mrr_at_k: Vec<usize>,
-    /// The ranks that the mean average precision is measured at.
-    pub map_at_k: Vec<usize>,
-    /// How many documents are encoded and scored at a time. It bounds the memory that
-    /// embeddings take and has no effect on the metrics.
-    pub corpus_chunk_size: usize,
-    /// How similarity is measured; the model's own way if `None`.
-    pub similarity: Option<SimilarityFunction>,
-    /// How queries are encoded.
-    pub query: EncodeOptions,
-    /// How documents are encoded.
-    pub document: EncodeOptions,
-}
-
-impl Default for InformationRetrievalOptions {
-    fn default() -> Self {
-        Self {
-            accuracy_at_k: vec![1, 3, 5, 10],
-            precision_recall_at_k: vec![1, 3, 5, 10],
-            ndcg_at_k: vec![10],
-            mrr_at_k: vec![10],
-            map_at_k: vec![100],
-            corpus_chunk_size: 50_000,
-            similarity: None,
-            query: EncodeOptions::default(),
-            document: EncodeOptions::default(),
-        }
-    }
-}
-
-impl InformationRetrievalOptions {
-    fn validate(&self) -> Result<()> {
-        let invalid = |option, expected, found| {
-            Err(EvaluationError::InvalidOption {
-                option,
-                expected,
-                found,
-            }
-            .into())
-        };
-        for (option, ranks) in [
-            ("accuracy_at_k", &self.accuracy_at_k),
-            ("precision_recall_at_k", &self.precision_recall_at_k),
-            ("ndcg_at_k", &self.ndcg_at_k),
-            ("mrr_at_k", &self.mrr_at_k),
-            ("map_at_k", &self.map_at_k),
-        ] {
-            if ranks.contains(&0) {
-                return invalid(option, "ranks from 1", format!("{ranks:?}"));
-            }
-        }
-        if self.ndcg_at_k.is_empty() {
-            return invalid("ndcg_at_k", "at least one rank", "empty".to_owned());
-        }
-        if self.corpus_chunk_size == 0 {
-            return invalid("corpus_chunk_size", "at least 1", "0".to_owned());
-        }
-        Ok(())
-    }
-
-    /// The lowest rank that any measure looks at.
-    fn depth(&self) -> usize {
-        [
-            &self.accuracy_at_k,
-            &self.precision_recall_at_k,
-            &self.ndcg_at_k,
-            &self.mrr_at_k,
-            &self.map_at_k,
-        ]
-        .into_iter()
-        .flatten()
-        .copied()
-        .max()
-        .unwrap_or(0)
-    }
-}
+use crate::model::{SentenceTransformer, SimilarityFunction};
+use crate::search::{Neighbours, NotANumber, Scored, TopK};
 
 /// Ranks a corpus for each query by similarity and compares with the documents that
 /// answer it: accuracy, precision, recall, NDCG, MRR and MAP at the first k.
@@ -107,6 +22,9 @@ impl InformationRetrievalOptions {
 /// - Relevance is binary; a relevant document that the corpus lacks counts as not found.
 /// - A document with the query's own id is a document like any other.
 /// - Metrics are named `cosine_ndcg@10`, `cosine_recall@5`, …, by the similarity function.
+///
+/// With several similarities and no main one, the reference judges a model by the one with
+/// the highest NDCG; here it is the first, so that two models are judged alike.
 #[derive(Debug, Clone)]
 pub struct InformationRetrievalEvaluator {
     name: String,
@@ -117,6 +35,14 @@ pub struct InformationRetrievalEvaluator {
     document_ids: Vec<String>,
     /// Each document's place in the order of ids, by its place in the corpus.
     id_order: Vec<u32>,
+    /// The reverse: the documents' places in the corpus, in the order of ids.
+    by_id: Vec<u32>,
+}
+
+/// What a similarity finds for each query: documents, by their place in the order of ids.
+struct Rankings {
+    similarity: SimilarityFunction,
+    of_queries: Vec<Vec<Scored>>,
 }
 
 #[derive(Debug, Clone)]
@@ -187,6 +113,7 @@ impl InformationRetrievalEvaluator {
             corpus,
             document_ids,
             id_order,
+            by_id,
         })
     }
 
@@ -241,118 +168,149 @@ impl InformationRetrievalEvaluator {
         &self,
         queries: Tensor<B, 2>,
         corpus: Tensor<B, 2>,
-        similarity: SimilarityFunction,
+        similarities: &[SimilarityFunction],
     ) -> Result<Metrics> {
-        for (what, expected, found) in [
-            ("queries", self.queries.len(), queries.dims()[0]),
-            ("documents", self.corpus.len(), corpus.dims()[0]),
-        ] {
-            if expected != found {
-                return Err(EvaluationError::EmbeddingCount {
-                    what,
-                    expected,
-                    found,
-                }
-                .into());
-            }
-        }
-        let rankings = self.rank(queries, similarity, |documents| {
+        expect_embeddings("queries", self.queries.len(), &queries)?;
+        expect_embeddings("documents", self.corpus.len(), &corpus)?;
+        let rankings = self.rank(queries, similarities, |documents| {
             Ok(corpus.clone().slice(s![documents, ..]))
         })?;
-        Ok(self.measure(&rankings, similarity))
+        Ok(self.measure(&rankings))
     }
 
-    /// Ranks the corpus for each query and judges the first documents.
+    /// Ranks the corpus for each query by each similarity.
     fn rank<B: Backend>(
         &self,
         queries: Tensor<B, 2>,
-        similarity: SimilarityFunction,
+        similarities: &[SimilarityFunction],
         embed: impl Fn(Range<usize>) -> Result<Tensor<B, 2>>,
-    ) -> Result<Vec<JudgedRanking>> {
-        let depth = self.options.depth();
-        let mut best = vec![TopK::new(depth); self.queries.len()];
-        let mut start = 0;
-        while start < self.corpus.len() {
-            let end = (start + self.options.corpus_chunk_size).min(self.corpus.len());
-            self.score_chunk(&queries, embed(start..end)?, start, similarity, &mut best)?;
-            start = end;
-        }
-        let judge = |(query, best): (&Query, TopK)| JudgedRanking {
-            hits: best
-                .into_documents()
-                .into_iter()
-                .map(|document| query.relevant.contains(&document))
-                .collect(),
-            relevant: query.relevant_count,
-        };
-        Ok(self.queries.iter().zip(best).map(judge).collect())
-    }
-
-    /// Offers each document of a chunk that begins at `start` to each query's best.
-    fn score_chunk<B: Backend>(
-        &self,
-        queries: &Tensor<B, 2>,
-        chunk: Tensor<B, 2>,
-        start: usize,
-        similarity: SimilarityFunction,
-        best: &mut [TopK],
-    ) -> Result<()> {
-        let documents = chunk.dims()[0];
-        let rows = (SCORES_AT_A_TIME / documents).max(1);
-        for (block, best) in best.chunks_mut(rows).enumerate() {
-            let first = block * rows;
-            let block = queries.clone().slice(s![first..first + best.len(), ..]);
-            let scores = similarity.similarity(block, chunk.clone())?.into_data();
-            let mut scores = scores.iter::<f32>();
-            for (query, best) in (first..).zip(best) {
-                for (document, score) in (start..start + documents).zip(&mut scores) {
-                    if score.is_nan() {
-                        return Err(EvaluationError::NotANumber {
-                            left: format!("query `{}`", self.queries[query].id),
-                            right: format!("document `{}`", self.document_ids[document]),
-                        }
-                        .into());
-                    }
-                    best.push(score, self.id_order[document]);
-                }
+    ) -> Result<Vec<Rankings>> {
+        let best = TopK::new(self.options.depth());
+        let mut searches: Vec<Neighbours<B>> = similarities
+            .iter()
+            .map(|&similarity| Neighbours::new(queries.clone(), similarity, best.clone()))
+            .collect();
+        for start in (0..self.corpus.len()).step_by(self.options.corpus_chunk_size) {
+            let end = self
+                .corpus
+                .len()
+                .min(start + self.options.corpus_chunk_size);
+            let documents = embed(start..end)?;
+            for search in &mut searches {
+                search.offer(documents.clone(), &self.id_order[start..end])?;
             }
         }
-        Ok(())
+        let rankings = |(&similarity, search): (&SimilarityFunction, Neighbours<B>)| {
+            let found = search.into_rankings();
+            Ok(Rankings {
+                similarity,
+                of_queries: found.map_err(|nan| self.not_a_number(nan))?,
+            })
+        };
+        similarities.iter().zip(searches).map(rankings).collect()
     }
 
-    /// The means over the queries.
-    fn measure(&self, rankings: &[JudgedRanking], similarity: SimilarityFunction) -> Metrics {
+    fn not_a_number(&self, nan: NotANumber) -> EvaluationError {
+        let document = self.by_id[nan.document as usize] as usize;
+        EvaluationError::NotANumber {
+            left: format!("query `{}`", self.queries[nan.query].id),
+            right: format!("document `{}`", self.document_ids[document]),
+        }
+    }
+
+    /// The means over the queries, of each similarity.
+    fn measure(&self, rankings: &[Rankings]) -> Metrics {
         let mut metrics = Metrics::new();
-        let mut add = |name: &str, ranks: &[usize], at: fn(&JudgedRanking, usize) -> f64| {
-            for &k in ranks {
-                let sum: f64 = rankings.iter().map(|ranking| at(ranking, k)).sum();
-                let name = format!("{}_{name}@{k}", similarity.name());
-                metrics.insert(name, sum / rankings.len() as f64);
-            }
-        };
         let options = &self.options;
-        let both = &options.precision_recall_at_k;
-        add(
-            "accuracy",
-            &options.accuracy_at_k,
-            JudgedRanking::accuracy_at,
-        );
-        add("precision", both, JudgedRanking::precision_at);
-        add("recall", both, JudgedRanking::recall_at);
-        add("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at);
-        add("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at);
-        add(
-            "map",
-            &options.map_at_k,
-            JudgedRanking::average_precision_at,
-        );
+        for Rankings {
+            similarity,
+            of_queries,
+        } in rankings
+        {
+            let judged: Vec<JudgedRanking> = self
+                .queries
+                .iter()
+                .zip(of_queries)
+                .map(|(query, ranking)| query.judge(ranking))
+                .collect();
+            let mut add = |name: &str, ranks: &[usize], at: fn(&JudgedRanking, usize) -> f64| {
+                for &k in ranks {
+                    let sum: f64 = judged.iter().map(|ranking| at(ranking, k)).sum();
+                    let name = format!("{}_{name}@{k}", similarity.name());
+                    metrics.insert(name, sum / judged.len() as f64);
+                }
+            };
+            let both = &options.precision_recall_at_k;
+            add(
+                "accuracy",
+                &options.accuracy_at_k,
+                JudgedRanking::accuracy_at,
+            );
+            add("precision", both, JudgedRanking::precision_at);
+            add("recall", both, JudgedRanking::recall_at);
+            add("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at);
+            add("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at);
+            add(
+                "map",
+                &options.map_at_k,
+                JudgedRanking::average_precision_at,
+            );
+        }
         metrics.named(&self.name)
     }
 
-    fn similarity<B: Backend>(&self, model: &SentenceTransformer<B>) -> SimilarityFunction {
-        self.options
-            .similarity
-            .unwrap_or_else(|| model.similarity_fn())
+    fn similarities<B: Backend>(&self, model: &SentenceTransformer<B>) -> Vec<SimilarityFunction> {
+        let options = &self.options;
+        functions_or(&options.score_functions, options.main_score_function, model)
+    }
+
+    /// Encodes all texts and ranks the corpus.
+    fn rank_with<B: Backend>(&self, model: &SentenceTransformer<B>) -> Result<Vec<Rankings>> {
+        log::info!(
+            "information retrieval: {} queries, {} documents",
+            self.queries.len(),
+            self.corpus.len()
+        );
+        let queries = model.encode_query_with(&self.query_texts, &self.options.query)?;
+        self.rank(queries, &self.similarities(model), |documents| {
+            model.encode_document_with(&self.corpus[documents], &self.options.document)
+        })
+    }
+
+    /// Writes what each similarity finds into a file of its own.
+    fn write_predictions(&self, rankings: &[Rankings], folder: &Path) -> Result<()> {
+        let document = |found: &Scored| PredictedDocument {
+            corpus_id: self.document_ids[self.by_id[found.item as usize] as usize].clone(),
+            score: found.score,
+        };
+        for ranking in rankings {
+            let texts = self.queries.iter().zip(&self.query_texts);
+            let predictions: Vec<Prediction> = texts
+                .zip(&ranking.of_queries)
+                .map(|((query, text), found)| Prediction {
+                    query_id: query.id.clone(),
+                    query: text.clone(),
+                    results: found.iter().map(document).collect(),
+                })
+                .collect();
+            let kind = prefixed("Information-Retrieval_evaluation", &self.name);
+            let kind = kind.trim_end_matches('_');
+            let file = format!("{kind}_predictions_{}.jsonl", ranking.similarity.name());
+            predictions::write(&folder.join(file), &predictions)?;
+        }
+        Ok(())
+    }
+}
+
+impl Query {
+    fn judge(&self, ranking: &[Scored]) -> JudgedRanking {
+        JudgedRanking {
+            hits: ranking
+                .iter()
+                .map(|document| self.relevant.contains(&document.item))
+                .collect(),
+            relevant: self.relevant_count,
+        }
     }
 }
 
@@ -361,37 +319,42 @@ impl<B: Backend> Evaluator<B> for InformationRetrievalEvaluator {
         &self.name
     }
 
-    /// NDCG at the largest rank.
+    /// The main similarity's NDCG at the largest rank.
     fn primary_metric(&self, model: &SentenceTransformer<B>) -> String {
+        let main = self.options.main_score_function;
+        let main = main.unwrap_or_else(|| self.similarities(model)[0]);
         let k = self.options.ndcg_at_k.iter().max().unwrap_or(&0);
-        let metric = format!("{}_ndcg@{k}", self.similarity(model).name());
-        prefixed(&self.name, &metric)
+        prefixed(&self.name, &format!("{}_ndcg@{k}", main.name()))
     }
 
     fn evaluate(&self, model: &SentenceTransformer<B>) -> Result<Metrics> {
-        log::info!(
-            "information retrieval: {} queries, {} documents",
-            self.queries.len(),
-            self.corpus.len()
-        );
-        let similarity = self.similarity(model);
-        let queries = model.encode_query_with(&self.query_texts, &self.options.query)?;
-        let rankings = self.rank(queries, similarity, |documents| {
-            model.encode_document_with(&self.corpus[documents], &self.options.document)
-        })?;
-        Ok(self.measure(&rankings, similarity))
+        Ok(self.measure(&self.rank_with(model)?))
     }
-}
 
-fn check_unique(what: &'static str, texts: &[(String, String)]) -> Result<()> {
-    let mut seen = HashSet::with_capacity(texts.len());
-    match texts.iter().find(|(id, _)| !seen.insert(id)) {
-        Some((id, _)) => Err(EvaluationError::DuplicateId {
-            what,
-            id: id.clone(),
+    fn csv_reports(&self, model: &SentenceTransformer<B>) -> Vec<CsvReport> {
+        if !self.options.write_csv {
+            return Vec::new();
         }
-        .into()),
-        None => Ok(()),
+        let file = csv_name("Information-Retrieval_evaluation", &self.name);
+        let similarities = self.similarities(model);
+        vec![self.options.csv_report(file, similarities, &self.name)]
+    }
+
+    fn evaluate_to(
+        &self,
+        model: &SentenceTransformer<B>,
+        folder: &Path,
+        at: EvaluatedAt,
+    ) -> Result<Metrics> {
+        let rankings = self.rank_with(model)?;
+        let metrics = self.measure(&rankings);
+        for report in self.csv_reports(model) {
+            report.append(folder, at, &metrics)?;
+        }
+        if self.options.write_predictions {
+            self.write_predictions(&rankings, folder)?;
+        }
+        Ok(metrics)
     }
 }
 
@@ -433,7 +396,7 @@ mod tests {
     fn evaluate(evaluator: &InformationRetrievalEvaluator, documents: &[f32]) -> Metrics {
         let queries = scores(&vec![1.0; evaluator.queries().len()]);
         evaluator
-            .evaluate_embeddings(queries, scores(documents), SimilarityFunction::Dot)
+            .evaluate_embeddings(queries, scores(documents), &[SimilarityFunction::Dot])
             .unwrap()
     }
 
@@ -547,7 +510,7 @@ mod tests {
             };
             let evaluator = evaluator.clone().with_options(options).unwrap();
             evaluator
-                .evaluate_embeddings(queries.clone(), corpus.clone(), SimilarityFunction::Dot)
+                .evaluate_embeddings(queries.clone(), corpus.clone(), &[SimilarityFunction::Dot])
                 .unwrap()
         };
         let whole = run(50_000);
@@ -565,7 +528,7 @@ mod tests {
             .evaluate_embeddings(
                 scores(&[1.0]),
                 scores(&[0.0, f32::NAN]),
-                SimilarityFunction::Dot,
+                &[SimilarityFunction::Dot],
             )
             .unwrap_err();
         assert!(
@@ -594,7 +557,11 @@ mod tests {
 
         let evaluator = InformationRetrievalEvaluator::new(data(&["q"], &["a"], relevant)).unwrap();
         let error = evaluator
-            .evaluate_embeddings(scores(&[1.0]), scores(&[0.0, 0.1]), SimilarityFunction::Dot)
+            .evaluate_embeddings(
+                scores(&[1.0]),
+                scores(&[0.0, 0.1]),
+                &[SimilarityFunction::Dot],
+            )
             .unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -41,7 +41,8 @@ impl RetrievalData {
     ///   be absent. A document's text is title and text with a space between.
     /// - `queries.jsonl`, a query a line: `{"_id", "text"}`.
     /// - `qrels.tsv`, a judgement a line: query id, document id and score between tabs,
-    ///   below the header `query-id corpus-id score`. A score above 0 says relevant.
+    ///   below the header `query-id corpus-id score`. A score above 0 says relevant; in a
+    ///   file without that column all judgements do, as NanoBEIR has them.
     ///
     /// # Errors
     /// A [`RepoError`] naming the file, and the line where there is one: a file that is
@@ -88,7 +89,12 @@ fn read_qrels(path: &Path) -> Result<HashMap<String, HashSet<String>>> {
     let mut lines = Lines::open(path)?;
     let header = lines.next().transpose()?;
     let (line, header) = header.unwrap_or((1, String::new()));
-    if !header.split('\t').eq(QRELS_HEADER) {
+    let columns = header.split('\t').count();
+    if columns < 2
+        || !header
+            .split('\t')
+            .eq(QRELS_HEADER.into_iter().take(columns))
+    {
         let reason = format!(
             "the header is `{header}`, expected `{}`",
             QRELS_HEADER.join("\t")
@@ -99,9 +105,13 @@ fn read_qrels(path: &Path) -> Result<HashMap<String, HashSet<String>>> {
     for line in lines {
         let (line, text) = line?;
         let fields: Vec<&str> = text.split('\t').collect();
-        let [query, document, score] = fields[..] else {
-            let reason = format!("{} fields between tabs, expected 3", fields.len());
-            return Err(invalid(path, line, reason));
+        let (query, document, score) = match fields[..] {
+            [query, document, score] if columns == 3 => (query, document, score),
+            [query, document] if columns == 2 => (query, document, "1"),
+            _ => {
+                let reason = format!("{} fields between tabs, expected {columns}", fields.len());
+                return Err(invalid(path, line, reason));
+            }
         };
         let parsed: Option<f64> = score.trim().parse().ok();
         let Some(parsed) = parsed.filter(|s| s.is_finite()) else {
@@ -195,6 +205,16 @@ mod tests {
                 .contains("qrels.tsv:1: the header is `q1\td1\t1`, expected `query-id\tcorpus-id")
         );
         assert!(message(CORPUS, QUERIES, "").contains("qrels.tsv:1: the header is ``"));
+    }
+
+    #[test]
+    fn judgements_without_a_score_are_relevant() {
+        let data = read(CORPUS, QUERIES, "query-id\tcorpus-id\nq1\td2\n").unwrap();
+        let ids = HashSet::from(["d2".to_owned()]);
+        assert_eq!(data.relevant, HashMap::from([("q1".to_owned(), ids)]));
+        let error = message(CORPUS, QUERIES, "query-id\tcorpus-id\nq1\td2\t0\n");
+        assert!(error.ends_with("qrels.tsv:2: 3 fields between tabs, expected 2"));
+        assert!(message(CORPUS, QUERIES, "query-id\n").contains("the header is `query-id`"));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The kernels in Burn's own operations: what every backend but NdArray runs, and what
 //! NdArray's kernels are held equal to.
 
+use std::convert::Infallible;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::softmax};
 
 use super::linear::{add_to_rows, low_rank};
 use super::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
+    TopK, offer_compared,
 };
 
 /// As [`super::linear`].
@@ -211,4 +214,29 @@ pub fn normalize<B: Backend>(input: Tensor<B, 2>) -> Tensor<B, 2> {
     // The clamp stands under the root: at a zero row the root's own gradient is infinite.
     let squared = (input.clone() * input.clone()).sum_dim(1).clamp_min(1e-24);
     input / squared.sqrt()
+}
+
+/// As [`super::offer_products`].
+pub fn offer_products<B: Backend>(
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    queries_at_a_time: usize,
+    best: &mut [TopK],
+) {
+    let documents = documents.transpose();
+    let compare = |queries: Tensor<B, 2>| Ok(queries.matmul(documents.clone()));
+    let Ok(()) = offer_compared::<B, Infallible>(queries, items, queries_at_a_time, best, compare);
+}
+
+/// As [`super::offer_cosines`].
+pub fn offer_cosines<B: Backend>(
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    queries_at_a_time: usize,
+    best: &mut [TopK],
+) {
+    let (queries, documents) = (normalize(queries), normalize(documents));
+    offer_products(queries, documents, items, queries_at_a_time, best);
 }

@@ -20,9 +20,11 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod mapped_file;
+mod nearest;
 mod normalize;
 mod packing;
 mod pooling;
+mod top_k;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attention};
@@ -34,9 +36,11 @@ pub use embedding::embed;
 pub use layer_norm::{LayerNormParams, add_layer_norm, layer_norm};
 pub use linear::{LinearParams, LowRankParams, linear, low_rank};
 pub use mapped_file::MappedFile;
+pub use nearest::{offer_compared, offer_cosines, offer_products};
 pub use normalize::normalize;
 pub use packing::Packing;
 pub use pooling::{max_pool, weighted_sum_pool};
+pub use top_k::{Scored, TopK};
 
 /// Where NdArray's kernels keep a weight's packed copies; other backends have none.
 #[cfg(not(feature = "ndarray"))]

@@ -15,7 +15,10 @@ pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;
 pub use config::{AdapterSettings, ModelCardData, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
-pub use quantize::{Precision, QuantizedEmbeddings, QuantizedValues, quantize_embeddings};
+pub use quantize::{
+    Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,
+    quantize_embeddings_with_ranges,
+};
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
 

@@ -61,7 +61,7 @@ fn retrieve(
         .evaluate_embeddings(
             embeddings("ir.queries", Some(&rows)),
             embeddings("ir.corpus", None),
-            similarity,
+            &[similarity],
         )
         .unwrap()
 }
@@ -203,7 +203,7 @@ fn a_model_is_measured_by_its_own_embeddings() {
         retrieval.evaluate_embeddings(
             model.encode_query(retrieval.queries()).unwrap(),
             model.encode_document(retrieval.corpus()).unwrap(),
-            similarity,
+            &[similarity],
         ),
         pairs.evaluate_embeddings(first, second, &[similarity]),
     ];
@@ -234,7 +234,7 @@ fn options_reach_the_model() {
     };
     assert_ne!(change(&|o| o.query = prompted.clone()), plain);
     assert_ne!(change(&|o| o.document = prompted.clone()), plain);
-    let euclidean = change(&|o| o.similarity = Some(SimilarityFunction::Euclidean));
+    let euclidean = change(&|o| o.score_functions = vec![SimilarityFunction::Euclidean]);
     assert!(euclidean.get("euclidean_map@100").is_some());
 
     let pairs = EmbeddingSimilarityEvaluator::from_jsonl(path("evaluation/sts.jsonl")).unwrap();
@@ -245,6 +245,7 @@ fn options_reach_the_model() {
             truncate_dim: Some(5),
             ..Default::default()
         },
+        ..Default::default()
     });
     let found = pairs.evaluate(&model).unwrap();
     assert_eq!(pairs.primary_metric(&model), "spearman_max");

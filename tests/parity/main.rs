@@ -16,6 +16,7 @@ mod adapters;
 mod defects;
 mod encode;
 mod evaluation;
+mod evaluators;
 mod folders;
 #[cfg(feature = "train")]
 mod losses;
@@ -25,6 +26,7 @@ mod peft_matching;
 mod peft_options;
 mod peft_weighted;
 mod quantization;
+mod search;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;

@@ -90,6 +90,7 @@ fn a_classifier_is_trained_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = || TrainingArguments {
         num_train_epochs: 3.0,
+        learning_rate: 5e-2,
         save_steps: Some(30),
         ..curve_arguments(dir.path())
     };

@@ -9,6 +9,7 @@
 //!   [`packed_weight`] keeping the packed copies;
 //! - [`linear`], [`attention`], [`layer_norm`], [`embedding`] and [`pooling`] are the
 //!   operations, [`backward`] their gradients under autodiff;
+//! - [`nearest`] finds the best of many products without storing them;
 //! - [`vector`] has the functions of a vector of values, [`random`] the dropout masks;
 //! - [`threads`] shares out work.
 
@@ -26,6 +27,7 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod matrix;
+mod nearest;
 mod operations;
 mod packed_weight;
 mod pooling;
@@ -39,7 +41,7 @@ mod vector;
 
 pub(super) use operations::{
     add_layer_norm, attention, batches_at_once, dropout, embed, is_tracked, linear, map_batches,
-    max_pool, near_threads, normalize, weighted_sum_pool,
+    max_pool, near_threads, normalize, offer_cosines, offer_products, weighted_sum_pool,
 };
 pub use packed_weight::PackedWeight;
 pub(super) use tensor::{Route, route};

@@ -5,11 +5,12 @@ use super::attention::Attention;
 use super::backward;
 use super::layer_norm::{Norm, add_residual};
 use super::linear::{Linear, LowRank};
+use super::nearest::Documents;
 use super::random::Dropout;
 use super::tensor::{Floats, Route, constant, from_plain, indices, plain, untracked};
 use super::{elementwise, embedding, pooling};
 use crate::kernel::{
-    Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
+    Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing, TopK,
 };
 
 /// As [`crate::kernel::linear`].
@@ -164,6 +165,31 @@ pub(in crate::kernel) fn max_pool<B: Backend>(
 /// As [`crate::kernel::normalize`], without gradients.
 pub(in crate::kernel) fn normalize<B: Backend>(input: Tensor<B, 2>) -> Tensor<B, 2> {
     from_plain(pooling::normalize(plain(input)))
+}
+
+/// As [`crate::kernel::offer_products`].
+pub(in crate::kernel) fn offer_products<B: Backend>(
+    route: Route,
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    best: &mut [TopK],
+) {
+    let (queries, documents) = (untracked(queries, route), untracked(documents, route));
+    Documents::new(&documents, items, false).offer_to(&queries, best);
+}
+
+/// As [`crate::kernel::offer_cosines`].
+pub(in crate::kernel) fn offer_cosines<B: Backend>(
+    route: Route,
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    best: &mut [TopK],
+) {
+    let (queries, documents) = (untracked(queries, route), untracked(documents, route));
+    let queries = pooling::normalize(queries);
+    Documents::new(&documents, items, true).offer_to(&queries, best);
 }
 
 /// Whether gradients flow into a tensor.

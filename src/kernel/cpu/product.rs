@@ -16,7 +16,7 @@ use super::threads;
 const BLOCK: usize = 128 * 1024;
 
 /// Below this many multiplications a product is not worth a second thread.
-const PARALLEL_WORK: usize = 1 << 20;
+pub(super) const PARALLEL_WORK: usize = 1 << 20;
 
 /// One term of a sum of products: `left · right`, added to the sum's rows from one on.
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ pub(super) type Vectors<I> = [<I as Isa>::F32; VECTORS];
 
 /// What happens to the values of a product while they are still in the first-level
 /// cache: it stores them.
-pub(super) trait Epilogue: Sync {
+pub(super) trait Epilogue {
     /// Takes the product's values of one row, from a column on: whole vectors, of which
     /// the first `used` values belong to the product.
     fn row<I: Isa>(&self, isa: I, row: usize, column: usize, values: Vectors<I>, used: usize);
@@ -71,7 +71,7 @@ pub(super) trait Epilogue: Sync {
 ///
 /// # Panics
 /// If the terms do not fit together.
-pub(super) fn product<E: Epilogue>(terms: &[Term<'_>], epilogue: &E) {
+pub(super) fn product<E: Epilogue + Sync>(terms: &[Term<'_>], epilogue: &E) {
     let depth: usize = terms.iter().map(|term| term.left.columns).sum();
     let [rows, columns] = terms.first().map_or([0, 0], Term::shape);
     let threads = match rows * columns * depth < PARALLEL_WORK {
@@ -82,7 +82,7 @@ pub(super) fn product<E: Epilogue>(terms: &[Term<'_>], epilogue: &E) {
 }
 
 /// As [`product`], on that many threads.
-pub(super) fn product_on<E: Epilogue>(threads: usize, terms: &[Term<'_>], epilogue: &E) {
+pub(super) fn product_on<E: Epilogue + Sync>(threads: usize, terms: &[Term<'_>], epilogue: &E) {
     let Some(first) = terms.first() else { return };
     let [rows, _] = first.shape();
     for term in terms {
@@ -112,6 +112,24 @@ pub(super) fn product_on<E: Epilogue>(threads: usize, terms: &[Term<'_>], epilog
     }
 }
 
+/// As [`product`], on this thread alone: the epilogue need not be shared.
+pub(super) fn product_here<E: Epilogue>(term: Term<'_>, epilogue: &E) {
+    let [rows, _] = term.shape();
+    let part = Part {
+        terms: &[term],
+        epilogue,
+        rows: 0..rows,
+        panels: 0..term.right.panels(),
+        depth: term.left.columns,
+    };
+    part.run();
+}
+
+/// The rows of the left operand that stay in the second-level cache.
+pub(super) fn rows_at_a_time(depth: usize) -> usize {
+    (BLOCK / depth.max(1)).next_multiple_of(Tile::native().rows)
+}
+
 /// The part of a product that one thread computes.
 struct Part<'a, E> {
     terms: &'a [Term<'a>],
@@ -129,7 +147,7 @@ impl<E: Epilogue> Part<'_, E> {
     fn run(&self) {
         let tile = Tile::native();
         let columns = self.terms[0].right.columns();
-        let block = (BLOCK / self.depth.max(1)).next_multiple_of(tile.rows);
+        let block = rows_at_a_time(self.depth);
         let mut sums = Sums([0.0; LARGEST_TILE.rows * LARGEST_TILE.columns]);
         let mut start = self.rows.start;
         while start < self.rows.end {

@@ -14,10 +14,11 @@ use super::random::Dropout;
 use super::tensor::{Route, untracked};
 use crate::kernel::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, PackedWeight,
-    Packing, composed,
+    Packing, TopK, composed,
 };
 use crate::kernel::{
-    add_layer_norm, attention, embed, linear, max_pool, normalize, weighted_sum_pool,
+    add_layer_norm, attention, embed, linear, max_pool, normalize, offer_cosines, offer_products,
+    weighted_sum_pool,
 };
 
 type B = Autodiff<NdArray>;
@@ -380,6 +381,33 @@ fn embeddings_and_pooling_equal_their_twins() {
             &[values(twin)],
             &format!("lengths, case {case}"),
         );
+    }
+}
+
+#[test]
+fn the_best_scores_are_those_of_all_scores() {
+    for case in 0..CASES {
+        let rng = &mut StdRng::seed_from_u64(5000 + case);
+        let dim = rng.random_range(1..80);
+        let (count, documents) = (rng.random_range(1..70), rng.random_range(1..900));
+        let (queries, rows) = (random(rng, [count, dim]), random(rng, [documents, dim]));
+        let items: Vec<u32> = (0..documents as u32).collect();
+        let k = rng.random_range(1..20);
+        let run = |offer: fn(T<2>, T<2>, &[u32], usize, &mut [TopK])| {
+            let mut best = vec![TopK::new(k); count];
+            offer(queries.clone(), rows.clone(), &items, 7, &mut best);
+            let best = best.into_iter().flat_map(TopK::into_sorted);
+            vec![best.map(|scored| scored.score).collect::<Vec<f32>>()]
+        };
+        let products = [run(offer_products), run(composed::offer_products)];
+        let cosines = [run(offer_cosines), run(composed::offer_cosines)];
+        assert_close(
+            &products[0],
+            &products[1],
+            &format!("products, case {case}"),
+        );
+        assert_close(&cosines[0], &cosines[1], &format!("cosines, case {case}"));
+        assert_eq!(cosines[0][0].len(), count * k.min(documents));
     }
 }
 

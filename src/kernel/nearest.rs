@@ -1,0 +1,84 @@
+use burn::tensor::{Tensor, backend::Backend, s};
+use rayon::prelude::*;
+
+use super::{TopK, composed};
+
+/// How many scores are on the host at a time: 64 MiB of them.
+const SCORES_AT_A_TIME: usize = 1 << 24;
+
+/// Offers every document to every query's best, by their dot product.
+///
+/// NdArray scores a few documents at a time and never holds more scores than that; other
+/// backends hold those of `queries_at_a_time` queries, or of fewer where the documents
+/// are many.
+///
+/// # Shapes
+/// - queries: `[queries, dim]`, as many as `best`
+/// - documents: `[documents, dim]`, as many as `items`, the numbers they are offered under
+pub fn offer_products<B: Backend>(
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    queries_at_a_time: usize,
+    best: &mut [TopK],
+) {
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&queries) {
+        return super::cpu::offer_products(route, queries, documents, items, best);
+    }
+    composed::offer_products(queries, documents, items, queries_at_a_time, best);
+}
+
+/// Offers every document to every query's best, by their cosine, as
+/// [`offer_products`] does by their dot product.
+///
+/// # Shapes
+/// - queries: `[queries, dim]`, as many as `best`
+/// - documents: `[documents, dim]`, as many as `items`, the numbers they are offered under
+pub fn offer_cosines<B: Backend>(
+    queries: Tensor<B, 2>,
+    documents: Tensor<B, 2>,
+    items: &[u32],
+    queries_at_a_time: usize,
+    best: &mut [TopK],
+) {
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&queries) {
+        return super::cpu::offer_cosines(route, queries, documents, items, best);
+    }
+    composed::offer_cosines(queries, documents, items, queries_at_a_time, best);
+}
+
+/// Offers every document to every query's best, by the scores that `compare` gives a
+/// block of queries and all documents.
+///
+/// # Shapes
+/// - queries: `[queries, dim]`, as many as `best`
+/// - compare: `[block, dim]` to `[block, documents]`, as many as `items`
+///
+/// # Errors
+/// Those of `compare`.
+pub fn offer_compared<B: Backend, E>(
+    queries: Tensor<B, 2>,
+    items: &[u32],
+    queries_at_a_time: usize,
+    best: &mut [TopK],
+    compare: impl Fn(Tensor<B, 2>) -> Result<Tensor<B, 2>, E>,
+) -> Result<(), E> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let rows = (SCORES_AT_A_TIME / items.len()).clamp(1, queries_at_a_time.max(1));
+    for (block, best) in best.chunks_mut(rows).enumerate() {
+        let first = block * rows;
+        let block = queries.clone().slice(s![first..first + best.len(), ..]);
+        let scores: Vec<f32> = compare(block)?.into_data().iter().collect();
+        let scores = scores.par_chunks(items.len());
+        scores.zip(best).for_each(|(scores, best)| {
+            for (&score, &item) in scores.iter().zip(items) {
+                best.push(score, item);
+            }
+        });
+    }
+    Ok(())
+}
