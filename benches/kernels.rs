@@ -167,6 +167,7 @@ mod lora {
                 packed: &packed_update,
                 scaling: 2.0,
                 dropout: 0.1,
+                rows: None,
             };
             run(
                 input.clone(),

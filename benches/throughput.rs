@@ -8,6 +8,7 @@
 //! cargo bench --bench throughput -- latency --model MODEL
 //! cargo bench --bench throughput -- train --model MODEL pairs.jsonl
 //! cargo bench --bench throughput -- load --model MODEL
+//! cargo bench --bench throughput -- adapters --model MODEL texts-mixed.txt
 //! cargo bench --bench throughput -- product
 //! ```
 
@@ -20,16 +21,17 @@ use std::time::Instant;
 use burn::backend::{Autodiff, NdArray};
 use burn::tensor::{Distribution, Tensor};
 use clap::Parser;
+use sentence_burn::adapter::InitLoraWeights;
 use sentence_burn::kernel::{Activation, LinearParams, Mode, PackedWeight, linear};
 use sentence_burn::loss::{CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig};
 use sentence_burn::training::{BatchSampler, Dataset, TrainableLoss, Trainer, TrainingArguments};
-use sentence_burn::{EncodeOptions, LoraConfig, SentenceTransformer};
+use sentence_burn::{AdapterChoice, EncodeOptions, LoraConfig, SentenceTransformer};
 use serde_json::{Value, json};
 
 /// Times whole jobs.
 #[derive(Parser)]
 struct Args {
-    /// What to time: encode, latency, train, load or product.
+    /// What to time: encode, latency, train, load, adapters or product.
     what: String,
     /// A model folder.
     #[arg(long)]
@@ -53,6 +55,7 @@ fn main() -> Result<()> {
         "latency" => latency(&args),
         "train" => train(&args),
         "load" => load(&args),
+        "adapters" => adapters(&args),
         "product" => product(&args),
         other => Err(format!("no such bench: {other}").into()),
     }
@@ -128,6 +131,56 @@ fn load(args: &Args) -> Result<()> {
         Ok(())
     })?;
     report(json!({ "engine": "sentence-burn", "load_s": round(seconds, 3) }));
+    Ok(())
+}
+
+/// 256 texts, each through one of eight adapters in one call, beside the same through one
+/// adapter and through none.
+fn adapters(args: &Args) -> Result<()> {
+    const ADAPTERS: usize = 8;
+    let mut model = SentenceTransformer::<NdArray>::load(args.model()?, &Default::default())?;
+    let name = |place: usize| format!("adapter-{}", place % ADAPTERS);
+    for place in 0..ADAPTERS {
+        let config = LoraConfig {
+            r: 16,
+            lora_alpha: 32.0,
+            init_lora_weights: InitLoraWeights::Flag(false),
+            ..LoraConfig::default()
+        };
+        model.add_named_adapter(&name(place), config)?;
+    }
+    let file = args.files.first().ok_or("the texts are missing")?;
+    let content = fs::read_to_string(file)?;
+    let texts: Vec<&str> = content.lines().cycle().take(256).collect();
+    let choices = [
+        AdapterChoice::all::<String>([]),
+        AdapterChoice::all([name(0)]),
+        AdapterChoice::by_text((0..texts.len()).map(name)),
+    ];
+    let options = choices.map(|choice| EncodeOptions {
+        adapters: Some(choice),
+        ..EncodeOptions::default()
+    });
+    let mut seconds = [f64::INFINITY; 3];
+    // Taking turns, so that all three see the same machine.
+    for _ in 0..args.runs {
+        for (seconds, options) in seconds.iter_mut().zip(&options) {
+            let run = || {
+                model.encode_with(&texts, options)?.into_data();
+                Ok(())
+            };
+            *seconds = seconds.min(best(1, run)?);
+        }
+    }
+    let [none, one, eight] = seconds;
+    report(json!({
+        "engine": "sentence-burn",
+        "texts": texts.len(),
+        "no_adapter_s": round(none, 3),
+        "one_adapter_s": round(one, 3),
+        "eight_adapters_s": round(eight, 3),
+        "eight_to_one": round(eight / one, 3),
+    }));
     Ok(())
 }
 

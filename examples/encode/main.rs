@@ -21,11 +21,12 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use clap::{Parser, ValueEnum};
-use sentence_burn::model::{QuantizedValues, quantize_embeddings};
-use sentence_burn::{EncodeOptions, Precision, Prompt, SentenceTransformer};
+use sentence_burn::model::{BASE_MODEL, QuantizedValues, quantize_embeddings};
+use sentence_burn::{AdapterChoice, EncodeOptions, Precision, Prompt, SentenceTransformer};
 
 use adapters::AdapterArgs;
 use backend::{BackendName, Job};
+use texts::Line;
 
 /// Encodes a file of texts.
 #[derive(Parser)]
@@ -35,7 +36,9 @@ struct Args {
     model: String,
     #[command(flatten)]
     adapters: AdapterArgs,
-    /// The texts: .txt with a text a line, or .jsonl with {"text": …} a line.
+    /// The texts: .txt with a text a line, or .jsonl with {"text": …} a line. A line of the
+    /// latter may name the adapter of its text: {"text": …, "adapter": …}, `__base__` being
+    /// none.
     #[arg(long)]
     input: PathBuf,
     /// Where the embeddings go: .npy, or .jsonl with {"embedding": […]} a line.
@@ -99,9 +102,11 @@ impl Job for Args {
             Some("jsonl") => false,
             _ => return Err(format!("{}: expected .npy or .jsonl", self.output.display()).into()),
         };
-        let texts = texts::read(&self.input)?;
+        let lines = texts::read(&self.input)?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         self.adapters.load_into(&mut model)?;
+        let adapters = by_line(&lines, &model);
+        let texts: Vec<String> = lines.into_iter().map(|line| line.text).collect();
         let tokens = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tokens);
         let options = EncodeOptions {
@@ -109,6 +114,7 @@ impl Job for Args {
                 (Some(text), _) => Some(Prompt::Text(text)),
                 (None, name) => name.map(Prompt::Named),
             },
+            adapters,
             batch_size: self.batch_size,
             normalize: self.normalize,
             truncate_dim: self.truncate_dim,
@@ -137,6 +143,17 @@ impl Job for Args {
         );
         Ok(())
     }
+}
+
+/// The adapters of each text, where a line names one: the active ones for the others.
+fn by_line<B: Backend>(lines: &[Line], model: &SentenceTransformer<B>) -> Option<AdapterChoice> {
+    lines.iter().find(|line| line.adapter.is_some())?;
+    let of_line = |line: &Line| match line.adapter.as_deref() {
+        Some(BASE_MODEL) => Vec::new(),
+        Some(name) => vec![name.to_owned()],
+        None => model.adapters().applied().to_vec(),
+    };
+    Some(AdapterChoice::ByText(lines.iter().map(of_line).collect()))
 }
 
 /// A line of JSON for each row.
