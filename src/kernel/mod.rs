@@ -17,12 +17,15 @@ pub mod composed;
 mod cpu;
 mod dropout;
 mod embedding;
+mod gated;
 mod layer_norm;
 mod linear;
 mod mapped_file;
 mod normalize;
 mod packing;
 mod pooling;
+mod rms_norm;
+mod rotary;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attention};
@@ -31,12 +34,15 @@ pub use batches::{batches_at_once, map_batches, near_threads};
 pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};
 pub use embedding::embed;
+pub use gated::gated;
 pub use layer_norm::{LayerNormParams, add_layer_norm, layer_norm};
 pub use linear::{LinearParams, LowRankParams, linear};
 pub use mapped_file::MappedFile;
 pub use normalize::normalize;
 pub use packing::Packing;
 pub use pooling::{max_pool, weighted_sum_pool};
+pub use rms_norm::{RmsNormParams, rms_norm};
+pub use rotary::{RotaryAngles, rotary};
 
 /// Where NdArray's kernels keep a weight's packed copies; other backends have none.
 #[cfg(not(feature = "ndarray"))]
