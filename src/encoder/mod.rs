@@ -16,6 +16,7 @@ mod fields;
 mod layer_norm;
 mod layers;
 mod post_norm;
+mod roberta;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -29,6 +30,7 @@ pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
 pub use layer_norm::LayerNorm;
 pub use layers::{LayerVisitor, Linears, Params};
 pub use post_norm::{PostNormLayer, PostNormLayerConfig, PostNormLayerNames};
+pub use roberta::{Roberta, RobertaConfig};
 
 use crate::error::{EncoderError, Result};
 use crate::kernel::{Mode, Packing};
@@ -178,6 +180,8 @@ macro_rules! architectures {
 architectures! {
     /// BERT, and MiniLM, BGE, GTE… which are BERTs.
     Bert(BertConfig): "bert";
+    /// RoBERTa, and XLM-RoBERTa and CamemBERT, which are RoBERTas.
+    Roberta(RobertaConfig): "roberta" | "xlm-roberta" | "camembert";
 }
 
 impl EncoderConfig {
