@@ -9,6 +9,7 @@
 mod attention;
 mod bert;
 mod checkpoint;
+mod distilbert;
 mod embedding;
 mod embeddings;
 mod feed_forward;
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 
 pub use attention::{SelfAttention, SelfAttentionConfig, SelfAttentionNames};
 pub use bert::{Bert, BertConfig};
+pub use distilbert::{DistilBert, DistilBertConfig};
 pub use embedding::Embedding;
 pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
@@ -182,6 +184,8 @@ architectures! {
     Bert(BertConfig): "bert";
     /// RoBERTa, and XLM-RoBERTa and CamemBERT, which are RoBERTas.
     Roberta(RobertaConfig): "roberta" | "xlm-roberta" | "camembert";
+    /// DistilBERT.
+    DistilBert(DistilBertConfig): "distilbert";
 }
 
 impl EncoderConfig {
