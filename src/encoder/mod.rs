@@ -16,6 +16,7 @@ mod feed_forward;
 mod fields;
 mod layer_norm;
 mod layers;
+mod mpnet;
 mod post_norm;
 mod roberta;
 
@@ -31,6 +32,7 @@ pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
 pub use layer_norm::LayerNorm;
 pub use layers::{LayerVisitor, Linears, Params};
+pub use mpnet::{MPNet, MPNetConfig};
 pub use post_norm::{PostNormLayer, PostNormLayerConfig, PostNormLayerNames};
 pub use roberta::{Roberta, RobertaConfig};
 
@@ -186,6 +188,8 @@ architectures! {
     Roberta(RobertaConfig): "roberta" | "xlm-roberta" | "camembert";
     /// DistilBERT.
     DistilBert(DistilBertConfig): "distilbert";
+    /// MPNet.
+    MPNet(MPNetConfig): "mpnet";
 }
 
 impl EncoderConfig {
