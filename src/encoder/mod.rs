@@ -10,6 +10,7 @@ mod attention;
 mod bert;
 mod checkpoint;
 mod distilbert;
+mod electra;
 mod embedding;
 mod embeddings;
 mod feed_forward;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value};
 pub use attention::{SelfAttention, SelfAttentionConfig, SelfAttentionNames};
 pub use bert::{Bert, BertConfig};
 pub use distilbert::{DistilBert, DistilBertConfig};
+pub use electra::{Electra, ElectraConfig};
 pub use embedding::Embedding;
 pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
@@ -190,6 +192,8 @@ architectures! {
     DistilBert(DistilBertConfig): "distilbert";
     /// MPNet.
     MPNet(MPNetConfig): "mpnet";
+    /// ELECTRA.
+    Electra(ElectraConfig): "electra";
 }
 
 impl EncoderConfig {
