@@ -6,6 +6,7 @@
 //! Hugging Face names, which serve for reading and for writing. [`Encoder`] is the one
 //! chosen by `model_type`.
 
+mod albert;
 mod attention;
 mod bert;
 mod checkpoint;
@@ -25,6 +26,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use serde_json::{Map, Value};
 
+pub use albert::{Albert, AlbertConfig, AlbertLayerGroup};
 pub use attention::{SelfAttention, SelfAttentionConfig, SelfAttentionNames};
 pub use bert::{Bert, BertConfig};
 pub use distilbert::{DistilBert, DistilBertConfig};
@@ -194,6 +196,8 @@ architectures! {
     MPNet(MPNetConfig): "mpnet";
     /// ELECTRA.
     Electra(ElectraConfig): "electra";
+    /// ALBERT.
+    Albert(AlbertConfig): "albert";
 }
 
 impl EncoderConfig {
