@@ -11,7 +11,7 @@ pub struct LayerNorm<B: Backend> {
     /// `[hidden]`
     weight: Param<Tensor<B, 1>>,
     /// `[hidden]`
-    bias: Param<Tensor<B, 1>>,
+    bias: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     epsilon: f64,
 }
@@ -21,8 +21,16 @@ impl<B: Backend> LayerNorm<B> {
     pub fn init(hidden: usize, epsilon: f64, device: &B::Device) -> Self {
         Self {
             weight: Initializer::Ones.init([hidden], device),
-            bias: Initializer::Zeros.init([hidden], device),
+            bias: Some(Initializer::Zeros.init([hidden], device)),
             epsilon,
+        }
+    }
+
+    /// A fresh norm that adds no bias: weight 1.
+    pub fn init_without_bias(hidden: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self {
+            bias: None,
+            ..Self::init(hidden, epsilon, device)
         }
     }
 
@@ -51,9 +59,13 @@ impl<B: Backend> LayerNorm<B> {
     }
 
     fn params(&self) -> LayerNormParams<B> {
+        let weight = self.weight.val();
         LayerNormParams {
-            weight: self.weight.val(),
-            bias: self.bias.val(),
+            bias: match &self.bias {
+                Some(bias) => bias.val(),
+                None => weight.zeros_like(),
+            },
+            weight,
             epsilon: self.epsilon,
         }
     }
@@ -64,6 +76,9 @@ impl<B: Backend> LayerNorm<B> {
     /// The visitor's.
     pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
         visitor.visit(format!("{path}.weight"), &mut self.weight)?;
-        visitor.visit(format!("{path}.bias"), &mut self.bias)
+        match &mut self.bias {
+            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
+            None => Ok(()),
+        }
     }
 }

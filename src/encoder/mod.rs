@@ -17,10 +17,13 @@ mod embeddings;
 mod feed_forward;
 mod fields;
 mod layer_norm;
+mod layer_type;
 mod layers;
+mod modernbert;
 mod mpnet;
 mod post_norm;
 mod roberta;
+mod rope;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -35,10 +38,13 @@ pub use embedding::Embedding;
 pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
 pub use layer_norm::LayerNorm;
+pub use layer_type::LayerType;
 pub use layers::{LayerVisitor, Linears, Params};
+pub use modernbert::{ModernBert, ModernBertConfig, ModernBertLayer};
 pub use mpnet::{MPNet, MPNetConfig};
 pub use post_norm::{PostNormLayer, PostNormLayerConfig, PostNormLayerNames};
 pub use roberta::{Roberta, RobertaConfig};
+pub use rope::RopeParameters;
 
 use crate::error::{EncoderError, Result};
 use crate::kernel::{Mode, Packing};
@@ -198,6 +204,8 @@ architectures! {
     Electra(ElectraConfig): "electra";
     /// ALBERT.
     Albert(AlbertConfig): "albert";
+    /// ModernBERT.
+    ModernBert(ModernBertConfig): "modernbert";
 }
 
 impl EncoderConfig {
