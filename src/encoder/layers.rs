@@ -1,6 +1,6 @@
 use burn::tensor::backend::Backend;
 
-use super::{Embedding, LayerNorm};
+use super::{Embedding, LayerNorm, RmsNorm};
 use crate::adapter::LoraLinear;
 use crate::error::Result;
 use crate::state_dict::ParamVisitor;
@@ -27,6 +27,12 @@ pub trait LayerVisitor<B: Backend> {
     /// # Errors
     /// What the visitor cannot do with it.
     fn layer_norm(&mut self, path: &str, layer: &mut LayerNorm<B>) -> Result<()>;
+
+    /// Visits a root-mean-square norm.
+    ///
+    /// # Errors
+    /// What the visitor cannot do with it.
+    fn rms_norm(&mut self, path: &str, layer: &mut RmsNorm<B>) -> Result<()>;
 }
 
 /// Does something to every parameter of the base model, adapters left out.
@@ -43,6 +49,10 @@ impl<B: Backend, V: ParamVisitor<B>> LayerVisitor<B> for Params<V> {
     }
 
     fn layer_norm(&mut self, path: &str, layer: &mut LayerNorm<B>) -> Result<()> {
+        layer.visit_params(path, &mut self.0)
+    }
+
+    fn rms_norm(&mut self, path: &str, layer: &mut RmsNorm<B>) -> Result<()> {
         layer.visit_params(path, &mut self.0)
     }
 }
@@ -64,6 +74,10 @@ where
     }
 
     fn layer_norm(&mut self, _: &str, _: &mut LayerNorm<B>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, _: &str, _: &mut RmsNorm<B>) -> Result<()> {
         Ok(())
     }
 }

@@ -16,14 +16,18 @@ mod embedding;
 mod embeddings;
 mod feed_forward;
 mod fields;
+mod gated_feed_forward;
 mod layer_norm;
 mod layer_type;
 mod layers;
 mod modernbert;
 mod mpnet;
+mod nomic_bert;
 mod post_norm;
+mod rms_norm;
 mod roberta;
 mod rope;
+mod rotary_attention;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -37,14 +41,18 @@ pub use electra::{Electra, ElectraConfig};
 pub use embedding::Embedding;
 pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
+pub use gated_feed_forward::{GatedFeedForward, GatedFeedForwardConfig};
 pub use layer_norm::LayerNorm;
 pub use layer_type::LayerType;
 pub use layers::{LayerVisitor, Linears, Params};
 pub use modernbert::{ModernBert, ModernBertConfig, ModernBertLayer};
 pub use mpnet::{MPNet, MPNetConfig};
+pub use nomic_bert::{NomicBert, NomicBertConfig, NomicBertLayer};
 pub use post_norm::{PostNormLayer, PostNormLayerConfig, PostNormLayerNames};
+pub use rms_norm::{RmsNorm, RmsNormConfig};
 pub use roberta::{Roberta, RobertaConfig};
 pub use rope::RopeParameters;
+pub use rotary_attention::{RotaryAttention, RotaryAttentionConfig};
 
 use crate::error::{EncoderError, Result};
 use crate::kernel::{Mode, Packing};
@@ -206,6 +214,8 @@ architectures! {
     Albert(AlbertConfig): "albert";
     /// ModernBERT.
     ModernBert(ModernBertConfig): "modernbert";
+    /// NomicBERT: nomic-embed-text.
+    NomicBert(NomicBertConfig): "nomic_bert";
 }
 
 impl EncoderConfig {

@@ -7,7 +7,7 @@ use crate::adapter::{
     AdapterRegistry, DEFAULT_ADAPTER, LoraAdapter, LoraAdapterConfig, LoraConfig, LoraLinear,
     normalize_key, resolve_targets,
 };
-use crate::encoder::{Embedding, LayerNorm, LayerVisitor, Linears, Params};
+use crate::encoder::{Embedding, LayerNorm, LayerVisitor, Linears, Params, RmsNorm};
 use crate::error::{Error, Result, StateDictError};
 use crate::state_dict::{CollectTensors, SetTrainable, StateDict};
 
@@ -320,6 +320,11 @@ impl<B: Backend> LayerVisitor<B> for OtherPaths {
     }
 
     fn layer_norm(&mut self, path: &str, _: &mut LayerNorm<B>) -> Result<()> {
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, path: &str, _: &mut RmsNorm<B>) -> Result<()> {
         self.0.push(path.to_owned());
         Ok(())
     }
