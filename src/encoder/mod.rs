@@ -24,6 +24,7 @@ mod modernbert;
 mod mpnet;
 mod nomic_bert;
 mod post_norm;
+mod qwen3;
 mod rms_norm;
 mod roberta;
 mod rope;
@@ -49,6 +50,7 @@ pub use modernbert::{ModernBert, ModernBertConfig, ModernBertLayer};
 pub use mpnet::{MPNet, MPNetConfig};
 pub use nomic_bert::{NomicBert, NomicBertConfig, NomicBertLayer};
 pub use post_norm::{PostNormLayer, PostNormLayerConfig, PostNormLayerNames};
+pub use qwen3::{Qwen3, Qwen3Config, Qwen3Layer};
 pub use rms_norm::{RmsNorm, RmsNormConfig};
 pub use roberta::{Roberta, RobertaConfig};
 pub use rope::RopeParameters;
@@ -216,6 +218,8 @@ architectures! {
     ModernBert(ModernBertConfig): "modernbert";
     /// NomicBERT: nomic-embed-text.
     NomicBert(NomicBertConfig): "nomic_bert";
+    /// Qwen3, as in Qwen3-Embedding.
+    Qwen3(Qwen3Config): "qwen3";
 }
 
 impl EncoderConfig {
