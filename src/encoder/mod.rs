@@ -17,6 +17,7 @@ mod embeddings;
 mod feed_forward;
 mod fields;
 mod gated_feed_forward;
+mod gemma3;
 mod layer_norm;
 mod layer_type;
 mod layers;
@@ -43,6 +44,7 @@ pub use embedding::Embedding;
 pub use embeddings::{TokenEmbeddings, TokenEmbeddingsConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig, FeedForwardNames};
 pub use gated_feed_forward::{GatedFeedForward, GatedFeedForwardConfig};
+pub use gemma3::{Gemma3, Gemma3Config, Gemma3Layer};
 pub use layer_norm::LayerNorm;
 pub use layer_type::LayerType;
 pub use layers::{LayerVisitor, Linears, Params};
@@ -220,6 +222,8 @@ architectures! {
     NomicBert(NomicBertConfig): "nomic_bert";
     /// Qwen3, as in Qwen3-Embedding.
     Qwen3(Qwen3Config): "qwen3";
+    /// Gemma 3 for text, as in EmbeddingGemma.
+    Gemma3(Gemma3Config): "gemma3_text";
 }
 
 impl EncoderConfig {
