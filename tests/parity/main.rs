@@ -13,11 +13,13 @@ mod backend_under_test;
 mod fixture;
 
 mod adapters;
+mod architectures;
 mod encode;
 mod evaluation;
 mod folders;
 mod minilm;
 mod quantization;
+mod real_models;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
