@@ -5,6 +5,7 @@ use super::embedding::{EmbeddingAdapter, MergedEmbedding};
 use super::layer_norm::{LayerNormAdapter, MergedLayerNorm};
 use super::linear::{LinearAdapter, MergedLinear};
 use super::pass::NamedAdapter;
+use super::rms_norm::{MergedRmsNorm, RmsNormAdapter};
 use super::{LayerKind, LayerPlan};
 use crate::error::Result;
 use crate::state_dict::ParamVisitor;
@@ -59,6 +60,8 @@ pub enum LayerAdapter<B: Backend> {
     Embedding(EmbeddingAdapter<B>),
     /// Of a layer norm.
     LayerNorm(LayerNormAdapter<B>),
+    /// Of a root-mean-square norm.
+    RmsNorm(RmsNormAdapter<B>),
 }
 
 impl<B: Backend> LayerAdapter<B> {
@@ -71,6 +74,7 @@ impl<B: Backend> LayerAdapter<B> {
             Self::Linear(adapter) => adapter.visit_params(path, visitor),
             Self::Embedding(adapter) => adapter.visit_params(path, visitor),
             Self::LayerNorm(adapter) => adapter.visit_params(path, visitor),
+            Self::RmsNorm(adapter) => adapter.visit_params(path, visitor),
         }
     }
 }
@@ -84,6 +88,8 @@ pub enum MergedLayer<B: Backend> {
     Embedding(MergedEmbedding<B>),
     /// Of a layer norm.
     LayerNorm(MergedLayerNorm<B>),
+    /// Of a root-mean-square norm.
+    RmsNorm(MergedRmsNorm<B>),
 }
 
 impl<B: Backend> MergedLayer<B> {
@@ -96,6 +102,7 @@ impl<B: Backend> MergedLayer<B> {
             Self::Linear(merged) => merged.visit_params(path, visitor),
             Self::Embedding(merged) => merged.visit_params(path, visitor),
             Self::LayerNorm(merged) => merged.visit_params(path, visitor),
+            Self::RmsNorm(merged) => merged.visit_params(path, visitor),
         }
     }
 }

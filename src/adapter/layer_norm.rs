@@ -56,18 +56,21 @@ pub struct AdaptedLayerNorm<B: Backend> {
     /// `[hidden]`
     weight: Param<Tensor<B, 1>>,
     /// `[hidden]`
-    bias: Param<Tensor<B, 1>>,
+    bias: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     epsilon: f64,
     adapters: Vec<LayerNormAdapter<B>>,
     merged: Option<MergedLayerNorm<B>>,
 }
 
+/// A norm's weight, and its bias where it has one.
+type Chosen<'a, B> = (&'a Param<Tensor<B, 1>>, Option<&'a Param<Tensor<B, 1>>>);
+
 /// A layer norm's parameters with adapters folded in.
 #[derive(Module, Debug)]
 pub struct MergedLayerNorm<B: Backend> {
     weight: Param<Tensor<B, 1>>,
-    bias: Param<Tensor<B, 1>>,
+    bias: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: Backend> AdaptedLayerNorm<B> {
@@ -75,10 +78,18 @@ impl<B: Backend> AdaptedLayerNorm<B> {
     pub fn init(hidden: usize, epsilon: f64, device: &B::Device) -> Self {
         Self {
             weight: Initializer::Ones.init([hidden], device),
-            bias: Initializer::Zeros.init([hidden], device),
+            bias: Some(Initializer::Zeros.init([hidden], device)),
             epsilon,
             adapters: Vec::new(),
             merged: None,
+        }
+    }
+
+    /// A fresh norm that adds no bias: weight 1.
+    pub fn init_without_bias(hidden: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self {
+            bias: None,
+            ..Self::init(hidden, epsilon, device)
         }
     }
 
@@ -132,24 +143,25 @@ impl<B: Backend> AdaptedLayerNorm<B> {
         Tensor::cat(parts.collect(), 0)
     }
 
-    /// The parameters of the first adapter that replaces them, or the norm's own.
+    /// The weight and bias of the first adapter that replaces them, or the norm's own.
+    fn chosen<'a>(&'a self, adapters: &[&'a LayerNormAdapter<B>]) -> Chosen<'a, B> {
+        if let Some(merged) = &self.merged {
+            return (&merged.weight, merged.bias.as_ref());
+        }
+        let weight = adapters.iter().find_map(|adapter| adapter.weight.as_ref());
+        let bias = adapters.iter().find_map(|adapter| adapter.bias.as_ref());
+        (weight.unwrap_or(&self.weight), bias.or(self.bias.as_ref()))
+    }
+
     fn params(&self, adapters: &[&LayerNormAdapter<B>]) -> LayerNormParams<B> {
-        let (weight, bias) = match &self.merged {
-            Some(merged) => (&merged.weight, &merged.bias),
-            None => (
-                adapters
-                    .iter()
-                    .find_map(|a| a.weight.as_ref())
-                    .unwrap_or(&self.weight),
-                adapters
-                    .iter()
-                    .find_map(|a| a.bias.as_ref())
-                    .unwrap_or(&self.bias),
-            ),
-        };
+        let (weight, bias) = self.chosen(adapters);
+        let weight = weight.val();
         LayerNormParams {
-            weight: weight.val(),
-            bias: bias.val(),
+            bias: match bias {
+                Some(bias) => bias.val(),
+                None => weight.zeros_like(),
+            },
+            weight,
             epsilon: self.epsilon,
         }
     }
@@ -160,7 +172,10 @@ impl<B: Backend> AdaptedLayerNorm<B> {
     /// The visitor's.
     pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
         visitor.visit(format!("{path}.weight"), &mut self.weight)?;
-        visitor.visit(format!("{path}.bias"), &mut self.bias)
+        match &mut self.bias {
+            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
+            None => Ok(()),
+        }
     }
 
     /// Visits the parameters of the adapter of that name, if the layer has it, keyed behind
@@ -191,7 +206,10 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLayerNorm<B> {
             name: name.to_owned(),
             place: None,
             weight: (plan.replaced == Replaced::Everything).then(|| copy_of(&self.weight)),
-            bias: (plan.replaced != Replaced::Nothing).then(|| copy_of(&self.bias)),
+            bias: match plan.replaced {
+                Replaced::Nothing => None,
+                Replaced::Bias | Replaced::Everything => self.bias.as_ref().map(copy_of),
+            },
         }))
     }
 
@@ -218,10 +236,10 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLayerNorm<B> {
         if adapters.is_empty() {
             return None;
         }
-        let params = self.params(&adapters);
+        let (weight, bias) = self.chosen(&adapters);
         Some(MergedLayer::LayerNorm(MergedLayerNorm {
-            weight: frozen(params.weight),
-            bias: frozen(params.bias),
+            weight: frozen(weight.val()),
+            bias: bias.map(|bias| frozen(bias.val())),
         }))
     }
 
@@ -235,7 +253,9 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLayerNorm<B> {
     fn unload(&mut self) {
         if let Some(merged) = self.merged.take() {
             assign(&mut self.weight, merged.weight);
-            assign(&mut self.bias, merged.bias);
+            if let (Some(own), Some(bias)) = (&mut self.bias, merged.bias) {
+                assign(own, bias);
+            }
         }
         self.adapters.clear();
     }
@@ -248,6 +268,9 @@ impl<B: Backend> MergedLayerNorm<B> {
     /// The visitor's.
     pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
         visitor.visit(format!("{path}.weight"), &mut self.weight)?;
-        visitor.visit(format!("{path}.bias"), &mut self.bias)
+        match &mut self.bias {
+            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
+            None => Ok(()),
+        }
     }
 }

@@ -40,6 +40,7 @@ mod plan;
 mod registry;
 mod report;
 mod rescale;
+mod rms_norm;
 mod table_update;
 mod target;
 mod torch_generator;
@@ -72,6 +73,7 @@ pub use plan::{
 pub use registry::{AdapterEntry, AdapterRegistry, DEFAULT_ADAPTER};
 pub use report::AdapterLoadReport;
 pub use rescale::{Rescale, RescaleConfig};
+pub use rms_norm::{AdaptedRmsNorm, MergedRmsNorm, RmsNormAdapter, RmsNormConfig};
 pub use table_update::{TableUpdate, TableUpdateConfig};
 use target::Targeting;
 pub use torch_generator::TorchGenerator;

@@ -22,6 +22,8 @@ pub enum LayerKind {
     },
     /// A layer norm.
     LayerNorm,
+    /// A root-mean-square norm, which has no bias.
+    RmsNorm,
 }
 
 impl LayerKind {
@@ -30,6 +32,7 @@ impl LayerKind {
             Self::Linear => "a linear layer",
             Self::Embedding { .. } => "an embedding table",
             Self::LayerNorm => "a layer norm",
+            Self::RmsNorm => "a root-mean-square norm",
         }
     }
 }
@@ -146,7 +149,7 @@ pub fn plan_adapter(config: &mut PeftConfig, encoder: &EncoderSites<'_>) -> Resu
             .map(|module| names_module("modules_to_save", &saved, module))
             .collect::<Result<Vec<bool>>>()?
             .contains(&true);
-        let has_bias = !matches!(site.kind, LayerKind::Embedding { .. });
+        let has_bias = matches!(site.kind, LayerKind::Linear | LayerKind::LayerNorm);
         let replaced = match bias {
             _ if is_saved => Replaced::Everything,
             Bias::All if has_bias => Replaced::Bias,

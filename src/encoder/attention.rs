@@ -15,8 +15,8 @@ pub struct SelfAttentionConfig {
     pub heads: usize,
     /// The dropout on the attention probabilities.
     pub attention_dropout: f64,
-    /// The dropout on the block's output.
-    pub hidden_dropout: f64,
+    /// The dropout on the block's output, if the architecture has one.
+    pub hidden_dropout: Option<f64>,
     /// The epsilon of the block's norm.
     pub layer_norm_eps: f64,
     /// The deviation of fresh weights.
@@ -76,18 +76,20 @@ pub struct SelfAttention<B: Backend> {
     #[module(skip)]
     attention_dropout: f64,
     #[module(skip)]
-    hidden_dropout: f64,
+    hidden_dropout: Option<f64>,
 }
 
 impl<B: Backend> SelfAttention<B> {
-    /// Lets the tokens of each text attend to each other.
+    /// Lets the tokens of each text attend to each other. `bias` is added to the scores.
     ///
     /// # Shapes
     /// - hidden: `[tokens, hidden]`
+    /// - bias: `[heads, width, width]`
     /// - output: `[tokens, hidden]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 2>,
+        bias: Option<Tensor<B, 3>>,
         packing: &Packing<B>,
         pass: Pass<'_>,
     ) -> Tensor<B, 2> {
@@ -95,7 +97,7 @@ impl<B: Backend> SelfAttention<B> {
             self.query.forward(hidden.clone(), pass),
             self.key.forward(hidden.clone(), pass),
             self.value.forward(hidden.clone(), pass),
-            None,
+            bias,
             packing,
             &AttentionOptions {
                 heads: self.heads,
@@ -108,14 +110,14 @@ impl<B: Backend> SelfAttention<B> {
             },
         );
         let output = self.output.forward(context, pass);
-        self.norm
-            .forward_residual(output, hidden, self.hidden_dropout, pass)
+        let dropout = self.hidden_dropout.unwrap_or(0.0);
+        self.norm.forward_residual(output, hidden, dropout, pass)
     }
 
-    /// Sets the dropout on the probabilities and on the output.
+    /// Sets the dropout on the probabilities, and on the output if there is one.
     pub fn set_dropout(&mut self, dropout: f64) {
         self.attention_dropout = dropout;
-        self.hidden_dropout = dropout;
+        self.hidden_dropout = self.hidden_dropout.map(|_| dropout);
     }
 
     /// Walks a visitor over the layers under the block's path.

@@ -15,8 +15,8 @@ pub struct FeedForwardConfig {
     pub intermediate_size: usize,
     /// The activation between them.
     pub activation: Activation,
-    /// The dropout on the block's output.
-    pub hidden_dropout: f64,
+    /// The dropout on the block's output, if the architecture has one.
+    pub hidden_dropout: Option<f64>,
     /// The epsilon of the block's norm.
     pub layer_norm_eps: f64,
     /// The deviation of fresh weights.
@@ -65,7 +65,7 @@ pub struct FeedForward<B: Backend> {
     #[module(skip)]
     activation: Activation,
     #[module(skip)]
-    hidden_dropout: f64,
+    hidden_dropout: Option<f64>,
 }
 
 impl<B: Backend> FeedForward<B> {
@@ -79,13 +79,13 @@ impl<B: Backend> FeedForward<B> {
             .intermediate
             .forward_activated(hidden.clone(), self.activation, pass);
         let output = self.output.forward(wide, pass);
-        self.norm
-            .forward_residual(output, hidden, self.hidden_dropout, pass)
+        let dropout = self.hidden_dropout.unwrap_or(0.0);
+        self.norm.forward_residual(output, hidden, dropout, pass)
     }
 
-    /// Sets the dropout on the output.
+    /// Sets the dropout on the output, if there is one.
     pub fn set_dropout(&mut self, dropout: f64) {
-        self.hidden_dropout = dropout;
+        self.hidden_dropout = self.hidden_dropout.map(|_| dropout);
     }
 
     /// Walks a visitor over the layers under the block's path.

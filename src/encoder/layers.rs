@@ -1,6 +1,8 @@
 use burn::tensor::backend::Backend;
 
-use crate::adapter::{AdaptedEmbedding, AdaptedLayer, AdaptedLayerNorm, AdaptedLinear};
+use crate::adapter::{
+    AdaptedEmbedding, AdaptedLayer, AdaptedLayerNorm, AdaptedLinear, AdaptedRmsNorm,
+};
 use crate::error::Result;
 use crate::state_dict::ParamVisitor;
 
@@ -26,6 +28,12 @@ pub trait LayerVisitor<B: Backend> {
     /// # Errors
     /// What the visitor cannot do with it.
     fn layer_norm(&mut self, path: &str, layer: &mut AdaptedLayerNorm<B>) -> Result<()>;
+
+    /// Visits a root-mean-square norm.
+    ///
+    /// # Errors
+    /// What the visitor cannot do with it.
+    fn rms_norm(&mut self, path: &str, layer: &mut AdaptedRmsNorm<B>) -> Result<()>;
 }
 
 /// Does something to every parameter of the base model, adapters left out.
@@ -42,6 +50,10 @@ impl<B: Backend, V: ParamVisitor<B>> LayerVisitor<B> for Params<V> {
     }
 
     fn layer_norm(&mut self, path: &str, layer: &mut AdaptedLayerNorm<B>) -> Result<()> {
+        layer.visit_params(path, &mut self.0)
+    }
+
+    fn rms_norm(&mut self, path: &str, layer: &mut AdaptedRmsNorm<B>) -> Result<()> {
         layer.visit_params(path, &mut self.0)
     }
 }
@@ -75,6 +87,10 @@ impl<B: Backend, V: ParamVisitor<B>> LayerVisitor<B> for AdapterParams<'_, V> {
     fn layer_norm(&mut self, path: &str, layer: &mut AdaptedLayerNorm<B>) -> Result<()> {
         layer.visit_adapter(self.name, &self.key(path), &mut self.visitor)
     }
+
+    fn rms_norm(&mut self, path: &str, layer: &mut AdaptedRmsNorm<B>) -> Result<()> {
+        layer.visit_adapter(self.name, &self.key(path), &mut self.visitor)
+    }
 }
 
 /// Does something to every layer, whatever its kind.
@@ -96,6 +112,10 @@ where
     fn layer_norm(&mut self, path: &str, layer: &mut AdaptedLayerNorm<B>) -> Result<()> {
         (self.0)(path, layer)
     }
+
+    fn rms_norm(&mut self, path: &str, layer: &mut AdaptedRmsNorm<B>) -> Result<()> {
+        (self.0)(path, layer)
+    }
 }
 
 /// Does something to every linear layer.
@@ -115,6 +135,10 @@ where
     }
 
     fn layer_norm(&mut self, _: &str, _: &mut AdaptedLayerNorm<B>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, _: &str, _: &mut AdaptedRmsNorm<B>) -> Result<()> {
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::soft
 use super::linear::{add_to_rows, low_rank};
 use super::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
-    TopK, offer_compared,
+    RmsNormParams, RotaryAngles, TopK, offer_compared,
 };
 
 /// As [`super::linear`].
@@ -134,6 +134,37 @@ pub fn add_layer_norm<B: Backend>(
     let variance = (centred.clone() * centred.clone()).mean_dim(1);
     let normed = centred / (variance + params.epsilon).sqrt();
     normed * params.weight.unsqueeze() + params.bias.unsqueeze()
+}
+
+/// As [`super::rms_norm`].
+pub fn rms_norm<B: Backend>(input: Tensor<B, 2>, params: RmsNormParams<B>) -> Tensor<B, 2> {
+    let squares = (input.clone() * input.clone()).mean_dim(1);
+    let normed = input / (squares + params.epsilon).sqrt();
+    normed * (params.weight + params.offset).unsqueeze()
+}
+
+/// As [`super::rotary`].
+pub fn rotary<B: Backend>(input: Tensor<B, 2>, angles: &RotaryAngles<B>) -> Tensor<B, 2> {
+    let [tokens, hidden] = input.dims();
+    let [_, half] = angles.cos.dims();
+    let heads = input.reshape([tokens, hidden / (2 * half), 2 * half]);
+    let (first, second) = (
+        heads.clone().narrow(2, 0, half),
+        heads.narrow(2, half, half),
+    );
+    let [cos, sin] = [&angles.cos, &angles.sin].map(|t| t.clone().reshape([tokens, 1, half]));
+    let turned = vec![
+        first.clone() * cos.clone() - second.clone() * sin.clone(),
+        second * cos + first * sin,
+    ];
+    Tensor::cat(turned, 2).reshape([tokens, hidden])
+}
+
+/// As [`super::gated`].
+pub fn gated<B: Backend>(input: Tensor<B, 2>, activation: Activation) -> Tensor<B, 2> {
+    let [_, width] = input.dims();
+    let gate = activation.forward(input.clone().narrow(1, 0, width / 2));
+    gate * input.narrow(1, width / 2, width / 2)
 }
 
 /// As [`super::dropout`].

@@ -17,6 +17,7 @@ pub mod composed;
 mod cpu;
 mod dropout;
 mod embedding;
+mod gated;
 mod layer_norm;
 mod linear;
 mod mapped_file;
@@ -24,6 +25,8 @@ mod nearest;
 mod normalize;
 mod packing;
 mod pooling;
+mod rms_norm;
+mod rotary;
 mod top_k;
 
 pub use activation::Activation;
@@ -33,6 +36,7 @@ pub use batches::{batches_at_once, map_batches, near_threads};
 pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};
 pub use embedding::embed;
+pub use gated::gated;
 pub use layer_norm::{LayerNormParams, add_layer_norm, layer_norm};
 pub use linear::{LinearParams, LowRankParams, linear, low_rank};
 pub use mapped_file::MappedFile;
@@ -40,6 +44,8 @@ pub use nearest::{offer_compared, offer_cosines, offer_products};
 pub use normalize::normalize;
 pub use packing::Packing;
 pub use pooling::{max_pool, weighted_sum_pool};
+pub use rms_norm::{RmsNormParams, rms_norm};
+pub use rotary::{RotaryAngles, rotary};
 pub use top_k::{Scored, TopK};
 
 /// Where NdArray's kernels keep a weight's packed copies; other backends have none.

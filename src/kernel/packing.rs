@@ -84,6 +84,17 @@ impl<B: Backend> Packing<B> {
             .collect()
     }
 
+    /// Each token's place in its text, from 0.
+    ///
+    /// # Shapes
+    /// - output: `[tokens]`
+    pub fn positions(&self) -> Tensor<B, 1, Int> {
+        let lengths = self.lengths.iter();
+        let positions: Vec<i32> = lengths.flat_map(|&length| 0..length as i32).collect();
+        let tokens = positions.len();
+        Tensor::from_data(TensorData::new(positions, [tokens]), &self.device)
+    }
+
     /// Where there is no token, true; `None` where nothing is padded.
     ///
     /// # Shapes
@@ -182,5 +193,10 @@ mod tests {
             Some(vec![false, true, false, false])
         );
         assert_eq!(packing(&[1, 2, 3]).starts(), [0, 1, 3]);
+        let positions = packing(&[1, 2, 3]).positions().into_data();
+        assert_eq!(
+            positions.iter::<i32>().collect::<Vec<_>>(),
+            [0, 0, 1, 0, 1, 2]
+        );
     }
 }

@@ -346,13 +346,16 @@ impl<B: Backend> SentenceTransformer<B> {
         };
         let prompts = adapters.lists().iter().map(|list| prompt_with(list));
         let prompts = prompts.collect::<Result<Vec<_>>>()?;
-        let mut different = prompts.clone();
+        // What all tokens of a batch share can only be that of one list of adapters.
+        let is_shared = self.config.encoder.shares_a_table();
+        let key = |list: usize| (&prompts[list], is_shared.then_some(list));
+        let mut different: Vec<_> = (0..prompts.len()).map(key).collect();
         different.sort();
         different.dedup();
-        let groups = different.into_iter().map(|prompt| {
-            let has_it = |&text: &usize| prompts[adapters.list_of(text)] == prompt;
+        let groups = different.into_iter().map(|group| {
+            let has_it = |&text: &usize| key(adapters.list_of(text)) == group;
             let members = (0..texts.len()).filter(has_it).collect();
-            self.encode_group(texts, members, prompt.clone())
+            self.encode_group(texts, members, group.0.clone())
         });
         groups.collect()
     }

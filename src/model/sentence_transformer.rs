@@ -228,7 +228,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`TextError::MaxLengthTooLarge`](crate::error::TextError) where the special tokens
     /// or the encoder's positions leave no room.
     pub fn set_max_seq_length(&mut self, max_length: usize) -> Result<()> {
-        let most = self.config.encoder.max_tokens();
+        let most = self.config.encoder.token_limit();
         self.tokenizer = self.tokenizer.clone().with_max_length(max_length, most)?;
         Ok(())
     }

@@ -8,8 +8,8 @@ use crate::adapter::combination::{
     Combination, CombinationOptions, LayerFactors, WeightedCombination,
 };
 use crate::adapter::{
-    AdaptedEmbedding, AdaptedLayerNorm, AdaptedLinear, AdapterEntry, Bias, Ia3Config,
-    InitLoraWeights, LayerKind, LoraConfig, LowRank, ModuleNames, PeftConfig,
+    AdaptedEmbedding, AdaptedLayerNorm, AdaptedLinear, AdaptedRmsNorm, AdapterEntry, Bias,
+    Ia3Config, InitLoraWeights, LayerKind, LoraConfig, LowRank, ModuleNames, PeftConfig,
 };
 use crate::encoder::LayerVisitor;
 use crate::error::{AdapterError, Error, Result};
@@ -296,6 +296,10 @@ impl<B: Backend> LayerVisitor<B> for Factors<'_> {
     }
 
     fn layer_norm(&mut self, _: &str, _: &mut AdaptedLayerNorm<B>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, _: &str, _: &mut AdaptedRmsNorm<B>) -> Result<()> {
         Ok(())
     }
 }

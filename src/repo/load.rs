@@ -72,10 +72,11 @@ impl<B: Backend> SentenceTransformer<B> {
     /// Loads a model: a folder, or a Hugging Face Hub id.
     ///
     /// Reads folders of both Sentence Transformers generations; bare Hugging Face folders,
-    /// which get mean pooling; and adapter folders, whose base is looked for relative to
-    /// the folder, then to the working directory, then on the hub. An adapter folder that
-    /// Sentence Transformers saved keeps its own tokenizer, pooling and prompts; one with
-    /// only PEFT's two files takes its base's.
+    /// which get mean pooling, or the last token's where they are causal language models;
+    /// and adapter folders, whose base is looked for relative to the folder, then to the
+    /// working directory, then on the hub. An adapter folder that Sentence Transformers
+    /// saved keeps its own tokenizer, pooling and prompts; one with only PEFT's two files
+    /// takes its base's.
     ///
     /// On a CPU, f32 weights stay in their file, which is mapped as long as the model lives:
     /// to change a model that is in use, replace its files (as [`save`](Self::save) does)
@@ -193,10 +194,10 @@ fn load_whole<B: Backend>(
         "it says what encoder this is",
     )?;
     let encoder_config = EncoderConfig::from_json(&fields)?;
-    let text = TextConfig::read(&pipeline.transformer, encoder_config.max_tokens())?;
+    let text = TextConfig::read(&pipeline.transformer, &encoder_config)?;
     let embedding = EmbeddingConfig::read(&source.folder)?;
     let tokenizer = load_tokenizer(&pipeline.transformer, &text, &encoder_config, options)?;
-    let modules = pipeline.load_modules(encoder_config.hidden_size(), device)?;
+    let modules = pipeline.load_modules(encoder_config.hidden_size(), &fields, device)?;
     let (encoder, weights) = load_encoder(&encoder_folder, &encoder_config, device)?;
     SentenceTransformer::from_parts(ModelParts {
         tokenizer,
@@ -233,7 +234,7 @@ fn load_tokenizer(
     let path = folder.join(names::TOKENIZER);
     let tokenizer = TextTokenizer::from_json(json, &path, text.max_seq_length)?;
     let tokenizer = match options.max_seq_length {
-        Some(length) => tokenizer.with_max_length(length, encoder.max_tokens())?,
+        Some(length) => tokenizer.with_max_length(length, encoder.token_limit())?,
         None => tokenizer,
     };
     if text.do_lower_case {

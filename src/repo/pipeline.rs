@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::file::{read, read_json, read_optional_fields};
 use super::names;
 use super::weights::read_safetensors;
+use crate::encoder::EncoderConfig;
 use crate::error::{ModuleError, RepoError, Result};
 use crate::model::SimilarityFunction;
 use crate::modules::{
@@ -44,7 +45,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads `modules.json`; a folder without one is a transformer with mean pooling.
+    /// Reads `modules.json`; a folder without one is a transformer with pooling.
     ///
     /// # Errors
     /// [`RepoError`] naming the file that is wrong, [`ModuleError::InvalidPipeline`] or
@@ -90,28 +91,45 @@ impl Pipeline {
         self.is_bare
     }
 
-    /// The modules behind the transformer, whose token embeddings have size `hidden`.
+    /// The modules behind the transformer, whose token embeddings have size `hidden` and
+    /// whose `config.json` has these fields.
     ///
     /// # Errors
     /// [`RepoError`] or [`ModuleError`] naming what is wrong with a module's files.
     pub(super) fn load_modules<B: Backend>(
         &self,
         hidden: usize,
+        fields: &Map<String, Value>,
         device: &B::Device,
     ) -> Result<Vec<SentenceModule<B>>> {
         if self.is_bare {
+            let mode = default_pooling(fields);
             log::warn!(
-                "{}: no {}: using mean pooling over the encoder's token embeddings",
+                "{}: no {}: using {} pooling over the encoder's token embeddings",
                 self.transformer.display(),
-                names::MODULES
+                names::MODULES,
+                mode.name()
             );
-            let pooling = PoolingConfig::new(hidden, [PoolingMode::Mean]).init();
+            let pooling = PoolingConfig::new(hidden, [mode]).init();
             return Ok(vec![SentenceModule::Pooling(pooling)]);
         }
         self.modules
             .iter()
             .map(|(type_name, folder)| load_module(type_name, folder, device))
             .collect()
+    }
+}
+
+/// The pooling of a model that says none: the last token's of one made to tell the next
+/// token, which alone has seen the whole text; else the mean.
+fn default_pooling(fields: &Map<String, Value>) -> PoolingMode {
+    let architecture = fields.get("architectures").and_then(|names| names.get(0));
+    let architecture = architecture.and_then(Value::as_str).unwrap_or_default();
+    let is_causal = fields.get("is_causal").and_then(Value::as_bool);
+    if architecture.ends_with("ForCausalLM") && is_causal.unwrap_or(true) {
+        PoolingMode::LastToken
+    } else {
+        PoolingMode::Mean
     }
 }
 
@@ -198,11 +216,11 @@ impl TextConfig {
     ///
     /// The maximum length is what `sentence_bert_config.json` says, as the legacy
     /// generation does; otherwise `model_max_length` of `tokenizer_config.json`, as 6.x
-    /// does. Neither exceeds the encoder's positions.
+    /// does, and at most the encoder's own. None exceeds the encoder's positions.
     ///
     /// # Errors
     /// [`RepoError`] naming the file that is missing or wrong.
-    pub(super) fn read(transformer: &Path, max_tokens: usize) -> Result<Self> {
+    pub(super) fn read(transformer: &Path, encoder: &EncoderConfig) -> Result<Self> {
         let sentence_bert = [names::SENTENCE_BERT]
             .into_iter()
             .chain(names::SENTENCE_BERT_OF_OLD)
@@ -224,6 +242,7 @@ impl TextConfig {
                 found: value.to_string(),
             })?),
         };
+        let max_tokens = encoder.max_tokens();
         let limit = match (sentence_bert.max_seq_length, model_max_length) {
             (Some(explicit), _) => explicit,
             (None, Some(length)) if length < max_tokens as f64 => length as usize,
@@ -238,7 +257,7 @@ impl TextConfig {
             }
         }
         Ok(Self {
-            max_seq_length: limit.min(max_tokens),
+            max_seq_length: limit.min(encoder.token_limit()),
             do_lower_case: sentence_bert.do_lower_case,
             tokenizer_files,
         })
@@ -318,6 +337,27 @@ mod tests {
     }
 
     #[test]
+    fn only_causal_language_models_are_pooled_by_their_last_token() {
+        for (fields, expected) in [
+            (serde_json::json!({}), PoolingMode::Mean),
+            (
+                serde_json::json!({ "architectures": ["Qwen3Model"] }),
+                PoolingMode::Mean,
+            ),
+            (
+                serde_json::json!({ "architectures": ["Qwen3ForCausalLM"] }),
+                PoolingMode::LastToken,
+            ),
+            (
+                serde_json::json!({ "architectures": ["Qwen3ForCausalLM"], "is_causal": false }),
+                PoolingMode::Mean,
+            ),
+        ] {
+            assert_eq!(default_pooling(fields.as_object().unwrap()), expected);
+        }
+    }
+
+    #[test]
     fn unknown_modules_and_orders_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let read = |json: serde_json::Value| {
@@ -344,7 +384,15 @@ mod tests {
     fn the_maximum_length_comes_from_where_each_generation_keeps_it() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        let length = || TextConfig::read(folder.path(), 48).unwrap().max_seq_length;
+        let length_of = |model_type: &str| {
+            let config = serde_json::json!({
+                "model_type": model_type, "max_position_embeddings": 48,
+            });
+            let config = EncoderConfig::from_json(config.as_object().unwrap()).unwrap();
+            let text = TextConfig::read(folder.path(), &config).unwrap();
+            text.max_seq_length
+        };
+        let length = || length_of("bert");
         write(names::TOKENIZER, "{}");
         assert_eq!(length(), 48);
         write(
@@ -363,6 +411,11 @@ mod tests {
         assert_eq!(length(), 32);
         write(names::SENTENCE_BERT, r#"{"max_seq_length": 512}"#);
         assert_eq!(length(), 48);
+        assert_eq!(length_of("roberta"), 46);
+        assert_eq!(length_of("qwen3"), 512);
+        write(names::SENTENCE_BERT, "{}");
+        write(names::TOKENIZER_CONFIG, r#"{"model_max_length": 64}"#);
+        assert_eq!(length_of("qwen3"), 48);
     }
 
     #[test]

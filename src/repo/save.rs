@@ -9,7 +9,6 @@ use super::names;
 use super::source::is_relative_path;
 use super::weights::write_safetensors;
 use crate::adapter::{AdapterEntry, DEFAULT_ADAPTER, saved_key};
-use crate::encoder::Params;
 use crate::error::{RepoError, Result};
 use crate::model::SentenceTransformer;
 use crate::modules::SentenceModule;
@@ -142,9 +141,7 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     fn stage_encoder(&self, writer: &mut FolderWriter) -> Result<()> {
-        let mut tensors = StateDict::new("encoder");
-        let mut encoder = self.encoder().clone();
-        encoder.visit_layers(&mut Params(CollectTensors(&mut tensors)))?;
+        let tensors = self.config().encoder.state_dict(self.encoder())?;
         writer.stage_with(names::WEIGHTS, |path| write_safetensors(&tensors, path))?;
         let fields = Value::Object(self.config().encoder_fields.clone());
         writer.stage_json(names::CONFIG, &fields)

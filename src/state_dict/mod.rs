@@ -9,7 +9,7 @@ pub use visitor::{
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{AllocationProperty, Tensor, TensorData, backend::Backend};
+use burn::tensor::{AllocationProperty, Bytes, Tensor, TensorData, backend::Backend};
 
 use crate::error::{Result, StateDictError};
 
@@ -93,6 +93,59 @@ impl StateDict {
         Self { tensors, ..self }
     }
 
+    /// Replaces a matrix, if it is there, by its rows in parts of `[rows, columns]`, each
+    /// under a key of its own.
+    ///
+    /// # Errors
+    /// [`StateDictError::ShapeMismatch`] where it is not as many rows as all parts have.
+    pub fn split_rows(
+        &mut self,
+        key: &str,
+        parts: &[String],
+        [rows, columns]: [usize; 2],
+    ) -> Result<()> {
+        if !self.contains(key) {
+            return Ok(());
+        }
+        self.expect_shape(key, &[parts.len() * rows, columns])?;
+        if let Some(data) = self.tensors.remove(key) {
+            let size = rows * columns * data.dtype.size();
+            let bytes = data.as_bytes().chunks(size.max(1));
+            for (part, bytes) in parts.iter().zip(bytes) {
+                let bytes = Bytes::from_bytes_vec(bytes.to_vec());
+                self.insert(
+                    part,
+                    TensorData::from_bytes(bytes, [rows, columns], data.dtype),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces matrices by one of all their rows, in that order; does nothing where one is
+    /// not there or they do not fit each other. The reverse of
+    /// [`split_rows`](Self::split_rows).
+    pub fn join_rows(&mut self, parts: &[String], key: &str) {
+        let found: Vec<&TensorData> = parts.iter().flat_map(|part| self.get(part)).collect();
+        let Some(first) = found.first().filter(|_| found.len() == parts.len()) else {
+            return;
+        };
+        let fits = |part: &&TensorData| {
+            part.shape.len() == 2 && part.shape[1] == first.shape[1] && part.dtype == first.dtype
+        };
+        if !found.iter().all(fits) {
+            return;
+        }
+        let shape = [found.iter().map(|part| part.shape[0]).sum(), first.shape[1]];
+        let bytes = found.iter().flat_map(|part| part.as_bytes()).copied();
+        let bytes = Bytes::from_bytes_vec(bytes.collect());
+        let joined = TensorData::from_bytes(bytes, shape, first.dtype);
+        for part in parts {
+            self.tensors.remove(part);
+        }
+        self.insert(key, joined);
+    }
+
     /// Checks that the tensor of that key has that shape, without taking it.
     ///
     /// # Errors
@@ -159,5 +212,37 @@ impl StateDict {
             owner: self.owner.clone(),
             keys: vec![key.to_owned()],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn rows_are_split_in_order_and_what_does_not_fit_is_named() {
+        let mut state = StateDict::new("test");
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        state.insert("ab", TensorData::new(values, [4, 3]));
+        let parts = ["a", "b"].map(str::to_owned);
+        let error = state.split_rows("ab", &parts, [3, 2]).unwrap_err();
+        assert!(
+            matches!(&error, Error::StateDict(StateDictError::ShapeMismatch { expected, found, .. })
+                if expected == &[6, 2] && found == &[4, 3]),
+            "{error}"
+        );
+        state.split_rows("ab", &parts, [2, 3]).unwrap();
+        state.split_rows("absent", &parts, [2, 3]).unwrap();
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let b = state.get("b").unwrap().clone();
+        let expected: Vec<f32> = (6..12u8).map(f32::from).collect();
+        assert_eq!(b, TensorData::new(expected, [2, 3]));
+        state.join_rows(&["b", "absent"].map(str::to_owned), "c");
+        assert_eq!(state.len(), 2);
+        state.join_rows(&parts, "ab");
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["ab"]);
+        assert_eq!(state.get("ab"), Some(&TensorData::new(values, [4, 3])));
     }
 }

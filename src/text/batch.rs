@@ -12,6 +12,8 @@ use crate::error::{Result, TextError};
 pub struct TokenBatch<B: Backend> {
     ids: Tensor<B, 1, Int>,
     type_ids: Tensor<B, 1, Int>,
+    /// The ids once more, on the host.
+    host_ids: Arc<[i32]>,
     lengths: Arc<[usize]>,
     prompt_tokens: usize,
 }
@@ -20,7 +22,8 @@ impl<B: Backend> TokenBatch<B> {
     /// Packs tokenized texts.
     ///
     /// `prompt_tokens` is the number of leading tokens of each text that come from its
-    /// prompt; `tables` are the entries of the encoder's token and segment embeddings.
+    /// prompt; `tables` are the entries of the encoder's token and segment embeddings, 0
+    /// where it has no segments and does not look at them.
     ///
     /// # Errors
     /// [`TextError::TokenOutOfRange`] if a token or a segment has no embedding,
@@ -40,6 +43,9 @@ impl<B: Backend> TokenBatch<B> {
                 ("token id", &encoding.ids, vocab_size),
                 ("segment id", &encoding.type_ids, type_vocab_size),
             ] {
+                if entries == 0 {
+                    continue;
+                }
                 if let Some(&id) = ids.iter().find(|&&id| id as usize >= entries) {
                     return Err(TextError::TokenOutOfRange {
                         what,
@@ -51,17 +57,19 @@ impl<B: Backend> TokenBatch<B> {
                 }
             }
         }
-        let pack = |field: fn(&Encoding) -> &[u32]| -> Tensor<B, 1, Int> {
-            let packed: Vec<i32> = encodings
-                .iter()
-                .flat_map(|e| field(e).iter().map(|&id| id as i32))
-                .collect();
-            let tokens = packed.len();
-            Tensor::from_data(TensorData::new(packed, [tokens]), device)
+        let pack = |field: fn(&Encoding) -> &[u32]| -> Vec<i32> {
+            let ids = encodings.iter().flat_map(|e| field(e));
+            ids.map(|&id| id as i32).collect()
         };
+        let upload = |ids: Vec<i32>| -> Tensor<B, 1, Int> {
+            let tokens = ids.len();
+            Tensor::from_data(TensorData::new(ids, [tokens]), device)
+        };
+        let ids = pack(|e| &e.ids);
         Ok(Self {
-            ids: pack(|e| &e.ids),
-            type_ids: pack(|e| &e.type_ids),
+            host_ids: ids.as_slice().into(),
+            ids: upload(ids),
+            type_ids: upload(pack(|e| &e.type_ids)),
             lengths: encodings.iter().map(|e| e.len()).collect(),
             prompt_tokens,
         })
@@ -70,6 +78,16 @@ impl<B: Backend> TokenBatch<B> {
     /// The token ids, `[tokens]`.
     pub fn ids(&self) -> Tensor<B, 1, Int> {
         self.ids.clone()
+    }
+
+    /// The token ids of each text, on the host.
+    pub fn texts(&self) -> impl Iterator<Item = &[i32]> {
+        let mut rest = &*self.host_ids;
+        self.lengths.iter().map(move |&length| {
+            let (text, behind) = rest.split_at(length);
+            rest = behind;
+            text
+        })
     }
 
     /// The tokens' segments, `[tokens]`.
@@ -114,12 +132,20 @@ mod tests {
     use crate::backend_under_test::{TestBackend, device};
     use crate::error::Error;
 
-    fn pack(ids: &[u32], type_ids: &[u32]) -> Result<TokenBatch<TestBackend>> {
+    fn pack_for(
+        tables: [usize; 2],
+        ids: &[u32],
+        type_ids: &[u32],
+    ) -> Result<TokenBatch<TestBackend>> {
         let encoding = Encoding {
             ids: ids.to_vec(),
             type_ids: type_ids.to_vec(),
         };
-        TokenBatch::pack(&[&encoding, &encoding], 0, [5, 1], &device())
+        TokenBatch::pack(&[&encoding, &encoding], 0, tables, &device())
+    }
+
+    fn pack(ids: &[u32], type_ids: &[u32]) -> Result<TokenBatch<TestBackend>> {
+        pack_for([5, 1], ids, type_ids)
     }
 
     #[test]
@@ -128,6 +154,13 @@ mod tests {
         let ids: Vec<i32> = batch.ids().into_data().iter().collect();
         assert_eq!(ids, [4, 2, 3, 4, 2, 3]);
         assert_eq!((&**batch.lengths(), batch.tokens()), (&[3, 3][..], 6));
+        assert_eq!(batch.texts().collect::<Vec<_>>(), [&[4, 2, 3], &[4, 2, 3]]);
+    }
+
+    #[test]
+    fn segments_are_not_looked_at_where_there_are_none() {
+        assert!(pack_for([5, 0], &[4], &[1]).is_ok());
+        assert!(pack_for([5, 1], &[4], &[1]).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod backend_under_test;
 mod fixture;
 
 mod adapters;
+mod architectures;
 mod defects;
 mod encode;
 mod evaluation;
@@ -26,6 +27,7 @@ mod peft_matching;
 mod peft_options;
 mod peft_weighted;
 mod quantization;
+mod real_models;
 mod search;
 mod sizes;
 #[cfg(feature = "train")]

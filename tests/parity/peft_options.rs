@@ -241,3 +241,44 @@ fn any_two_options_can_be_mixed_in_one_call() {
         }
     }
 }
+
+/// `tests/python/check_peft_options.py` reads what this writes into the folder that
+/// `SENTENCE_BURN_PEFT_FOLDERS` names.
+#[test]
+fn every_option_is_written_as_it_embeds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folders = std::env::var("SENTENCE_BURN_PEFT_FOLDERS");
+    let folders = folders.map_or(scratch.path().to_owned(), PathBuf::from);
+    let texts = strings(&summary()["texts"]);
+    fs::create_dir_all(&folders).unwrap();
+    fs::write(
+        folders.join("texts.json"),
+        serde_json::to_vec(&texts).unwrap(),
+    )
+    .unwrap();
+    for case in cases() {
+        if case.starts_with("pissa_niter") {
+            continue;
+        }
+        let model = with(&[&case]);
+        let target = folders.join(&case);
+        model.save_adapter(&target).unwrap();
+        let rows = encode(&model);
+        fs::write(target.join("embeddings.npy"), npy(&rows, texts.len())).unwrap();
+        let mut again = base();
+        again.load_adapter(&target).unwrap();
+        assert_eq!(encode(&again), rows, "{case}");
+    }
+}
+
+/// A matrix in NumPy's format, version 1.
+fn npy(values: &[f32], rows: usize) -> Vec<u8> {
+    let shape = format!("({rows}, {})", values.len() / rows);
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let header = format!("{header:<117}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.bytes());
+    file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    file
+}

@@ -6,8 +6,9 @@ use rten_simd::{Isa, SimdOp};
 use super::destination::{Destination, filled};
 use super::product::{Epilogue, Vectors};
 use super::random::Dropout;
+use super::tensor::Floats;
 use super::threads;
-use super::vector::activate_slope;
+use super::vector::{activate, activate_slope};
 use crate::kernel::Activation;
 
 /// Below this many values, passing over them is not worth a second thread.
@@ -101,6 +102,47 @@ pub(super) fn multiply_by_slope(gradient: &mut [f32], before: &[f32], activation
         }
         Slope(part, &before[first..], activation).dispatch();
     });
+}
+
+/// The activated first half of each row times its second half.
+pub(super) fn gated(input: &Floats, activation: Activation) -> Floats {
+    struct Gate<'a>(&'a mut [f32], &'a [f32], Activation);
+
+    impl SimdOp for Gate<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) {
+            let ops = isa.f32();
+            map_vectors(
+                isa,
+                self.0,
+                #[inline(always)]
+                |place, value| {
+                    let (factor, _) = ops.load_pad(&self.1[place..]);
+                    ops.mul(activate(isa, self.2, value), factor)
+                },
+            );
+        }
+    }
+
+    let [rows, width] = input.dims();
+    let half = width / 2;
+    let row = |index: usize| &input.values()[index * width..][..2 * half];
+    let mut gates = Vec::with_capacity(rows * half);
+    for index in 0..rows {
+        gates.extend_from_slice(&row(index)[..half]);
+    }
+    let threads = match gates.len() < PARALLEL_VALUES {
+        true => 1,
+        false => threads::available(),
+    };
+    threads::split_rows(&mut gates, half, threads, |first, part| {
+        for (index, gates) in part.chunks_exact_mut(half.max(1)).enumerate() {
+            Gate(gates, &row(first + index)[half..], activation).dispatch();
+        }
+    });
+    Floats::from_vec(gates, &[rows, half])
 }
 
 /// The sum of each column.

@@ -161,7 +161,7 @@ fn mean_and_scale<I: Isa>(isa: I, row: &[f32], epsilon: f32) -> (f32, f32) {
 /// The sum of a function over a row: `vector` adds whole vectors, `scalar` gives what is
 /// left behind them.
 #[inline(always)]
-fn fold<I: Isa>(
+pub(super) fn fold<I: Isa>(
     isa: I,
     row: &[f32],
     vector: impl Fn(I::F32, I::F32) -> I::F32,
@@ -270,7 +270,9 @@ impl SimdOp for Backward<'_> {
     }
 }
 
-fn in_parts(values: &mut [f32], columns: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
+/// Runs over a matrix in parts of whole rows, each on a thread where there are many, given
+/// the index of the part's first row.
+pub(super) fn in_parts(values: &mut [f32], columns: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
     let threads = match values.len() < PARALLEL_VALUES {
         true => 1,
         false => threads::available(),

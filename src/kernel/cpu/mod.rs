@@ -7,8 +7,8 @@
 //! - [`tensor`] gets at the values of a generic tensor by a safe downcast;
 //! - [`matrix`] and [`product`] are the matrix product on packed weights, with
 //!   [`packed_weight`] keeping the packed copies;
-//! - [`linear`], [`attention`], [`layer_norm`], [`embedding`] and [`pooling`] are the
-//!   operations, [`backward`] their gradients under autodiff;
+//! - [`linear`], [`attention`], [`layer_norm`], [`rms_norm`], [`rotary`], [`embedding`] and
+//!   [`pooling`] are the operations, [`backward`] their gradients under autodiff;
 //! - [`nearest`] finds the best of many products without storing them;
 //! - [`vector`] has the functions of a vector of values, [`random`] the dropout masks;
 //! - [`threads`] shares out work.
@@ -33,6 +33,8 @@ mod packed_weight;
 mod pooling;
 mod product;
 mod random;
+mod rms_norm;
+mod rotary;
 mod tensor;
 mod threads;
 #[cfg(all(test, feature = "autodiff"))]
@@ -40,8 +42,9 @@ mod twin_tests;
 mod vector;
 
 pub(super) use operations::{
-    add_layer_norm, attention, batches_at_once, dropout, embed, is_tracked, linear, map_batches,
-    max_pool, near_threads, normalize, offer_cosines, offer_products, weighted_sum_pool,
+    add_layer_norm, attention, batches_at_once, dropout, embed, gated, is_tracked, linear,
+    map_batches, max_pool, near_threads, normalize, offer_cosines, offer_products, rms_norm,
+    rotary, weighted_sum_pool,
 };
 pub use packed_weight::PackedWeight;
 pub(super) use tensor::{Route, route};

@@ -7,10 +7,12 @@ use super::layer_norm::{Norm, add_residual};
 use super::linear::{Linear, LowRank};
 use super::nearest::Documents;
 use super::random::Dropout;
+use super::rms_norm::RmsNorm;
 use super::tensor::{Floats, Route, constant, from_plain, indices, plain, untracked};
-use super::{elementwise, embedding, pooling};
+use super::{elementwise, embedding, pooling, rotary as rotation};
 use crate::kernel::{
-    Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing, TopK,
+    Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
+    RmsNormParams, RotaryAngles, TopK,
 };
 
 /// As [`crate::kernel::linear`].
@@ -98,6 +100,36 @@ pub(in crate::kernel) fn add_layer_norm<B: Backend>(
         #[cfg(feature = "autodiff")]
         Route::Tracked => backward::add_layer_norm(input, residual, params, norm, dropout),
     }
+}
+
+/// As [`crate::kernel::rms_norm`], without gradients.
+pub(in crate::kernel) fn rms_norm<B: Backend>(
+    input: Tensor<B, 2>,
+    params: RmsNormParams<B>,
+) -> Tensor<B, 2> {
+    let norm = RmsNorm {
+        weight: plain(params.weight),
+        offset: params.offset as f32,
+        epsilon: params.epsilon as f32,
+    };
+    from_plain(norm.forward(plain(input)))
+}
+
+/// As [`crate::kernel::rotary`], without gradients.
+pub(in crate::kernel) fn rotary<B: Backend>(
+    input: Tensor<B, 2>,
+    angles: &RotaryAngles<B>,
+) -> Tensor<B, 2> {
+    let [cos, sin] = [&angles.cos, &angles.sin].map(|table| plain(table.clone()));
+    from_plain(rotation::rotary(plain(input), &cos, &sin))
+}
+
+/// As [`crate::kernel::gated`], without gradients.
+pub(in crate::kernel) fn gated<B: Backend>(
+    input: Tensor<B, 2>,
+    activation: Activation,
+) -> Tensor<B, 2> {
+    from_plain(elementwise::gated(&plain(input), activation))
 }
 
 /// As [`crate::kernel::dropout`].

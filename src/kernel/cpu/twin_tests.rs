@@ -14,11 +14,11 @@ use super::random::Dropout;
 use super::tensor::{Route, untracked};
 use crate::kernel::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, PackedWeight,
-    Packing, TopK, composed,
+    Packing, RmsNormParams, RotaryAngles, TopK, composed,
 };
 use crate::kernel::{
-    add_layer_norm, attention, embed, linear, max_pool, normalize, offer_cosines, offer_products,
-    weighted_sum_pool,
+    add_layer_norm, attention, embed, gated, linear, max_pool, normalize, offer_cosines,
+    offer_products, rms_norm, rotary, weighted_sum_pool,
 };
 
 type B = Autodiff<NdArray>;
@@ -408,6 +408,47 @@ fn the_best_scores_are_those_of_all_scores() {
         );
         assert_close(&cosines[0], &cosines[1], &format!("cosines, case {case}"));
         assert_eq!(cosines[0][0].len(), count * k.min(documents));
+    }
+}
+
+#[test]
+fn what_is_without_gradients_equals_its_twin() {
+    for case in 0..CASES {
+        let rng = &mut StdRng::seed_from_u64(case);
+        let lengths = lengths(rng);
+        let tokens = lengths.iter().sum();
+        let packing = Packing::<NdArray>::new(lengths.into(), &Default::default());
+        let (heads, half) = (rng.random_range(1..9), rng.random_range(1..40));
+        let hidden = heads * 2 * half;
+        let input = random(rng, [tokens, hidden]).inner();
+        let weight = random::<1>(rng, [hidden]).inner();
+        let params = || RmsNormParams {
+            weight: weight.clone(),
+            offset: (case % 2) as f64,
+            epsilon: 1e-5,
+        };
+        let angles = RotaryAngles::new(&vec![0.3; half], &packing);
+        let activation = ACTIVATIONS[case as usize % ACTIVATIONS.len()];
+        for (what, kernel, twin) in [
+            (
+                "norm",
+                rms_norm(input.clone(), params()),
+                composed::rms_norm(input.clone(), params()),
+            ),
+            (
+                "rotary embedding",
+                rotary(input.clone(), &angles),
+                composed::rotary(input.clone(), &angles),
+            ),
+            (
+                "gate",
+                gated(input.clone(), activation),
+                composed::gated(input.clone(), activation),
+            ),
+        ] {
+            let what = format!("{what}, case {case}: {tokens}x{hidden}, {activation:?}");
+            assert_close(&[values(kernel)], &[values(twin)], &what);
+        }
     }
 }
 
