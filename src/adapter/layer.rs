@@ -53,6 +53,10 @@ pub trait AdaptedLayer<B: Backend> {
 
 /// One adapter of one layer, of whatever kind.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "on its way into a layer, one at a time"
+)]
 pub enum LayerAdapter<B: Backend> {
     /// Of a linear layer.
     Linear(LinearAdapter<B>),

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::large_enum_variant,
+    reason = "of a layer's updates, most are the largest kind"
+)]
+
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 

@@ -290,8 +290,9 @@ mod tests {
         }
         for found in [json!("PREFIX_TUNING"), json!(3)] {
             let error = parse(json!({ "peft_type": found })).unwrap_err();
+            let found = found.to_string();
             assert!(
-                matches!(&error, Error::Adapter(AdapterError::UnknownType { found: f, .. }) if *f == found.to_string()),
+                matches!(&error, Error::Adapter(AdapterError::UnknownType { found: f, .. }) if *f == found),
                 "{error}"
             );
         }

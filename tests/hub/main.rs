@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use burn::backend::NdArray;
 use sentence_burn::error::{Error, HubError};
 use sentence_burn::repo::hub::{HubOptions, snapshot};
+use sentence_burn::{LoadOptions, SentenceTransformer};
 use server::{Hub, HubServer};
 
 const ID: &str = "owner/tiny";
@@ -497,4 +499,59 @@ fn the_environment_s_settings_are_not_read() {
         files_below(elsewhere.path()),
         BTreeSet::from(["token".to_owned()])
     );
+}
+
+/// The files of an adapter fixture, whose base is that of this checkout.
+fn adapter_files(case: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folder = fixtures.join("tiny_lora").join(case);
+    let files = files_below(&folder).into_iter().map(|path| {
+        let bytes = std::fs::read(folder.join(&path)).unwrap();
+        if path != "adapter_config.json" {
+            return (path, bytes);
+        }
+        let mut config: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let base = fixtures.join("tiny_bert/v6");
+        config["base_model_name_or_path"] = base.to_str().unwrap().into();
+        (path, serde_json::to_vec(&config).unwrap())
+    });
+    files.collect()
+}
+
+#[test]
+fn a_revision_is_that_of_an_adapter_s_weights_too() {
+    // Sentence Transformers reads the configuration at the revision and the weights at main.
+    type Model = SentenceTransformer<NdArray>;
+    let setup = Setup::new(Hub {
+        files: adapter_files("default"),
+        ..tiny()
+    });
+    let load = |revision: &str| {
+        let options = LoadOptions {
+            hub: HubOptions {
+                revision: revision.to_owned(),
+                ..setup.options.clone()
+            },
+            ..LoadOptions::default()
+        };
+        let model = Model::load_with(ID, &options, &Default::default()).unwrap();
+        model.encode(&["a dog"]).unwrap().into_data()
+    };
+    let old = load("main");
+    {
+        let mut hub = setup.server.hub();
+        hub.commit = NEXT_COMMIT.to_owned();
+        let weights = "adapter_model.safetensors";
+        let mut changed = adapter_files("default");
+        // The same adapter with A and B of another sign in one layer: other weights.
+        let bytes = changed.get_mut(weights).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0x80;
+        bytes[last - 4] ^= 0x80;
+        hub.files = changed;
+    }
+    let new = load("main");
+    assert_ne!(new, old);
+    assert_eq!(load(COMMIT), old);
+    assert_eq!(load(NEXT_COMMIT), new);
 }

@@ -12,6 +12,7 @@
 mod backend_under_test;
 mod fixture;
 
+mod adapter_loading;
 mod adapters;
 mod architectures;
 mod defects;

@@ -70,7 +70,7 @@ impl Linear {
         for ((thin, wide), update) in thin.iter().zip(&wide).zip(&self.updates) {
             let updated = update.rows.clone().unwrap_or(0..rows);
             let left = MatrixView::new(thin, [updated.len(), wide.rows()]);
-            terms.push(Term::new(left, wide).from_row(updated.start));
+            terms.push(Term::new(left, wide).at_row(updated.start));
         }
         let keep_before = keep && self.activation != Activation::Identity;
         let shape = [rows, d_output];

@@ -39,7 +39,7 @@ impl<'a> Term<'a> {
     }
 
     /// The same term, added to the sum's rows from `top` on.
-    pub(super) fn from_row(self, top: usize) -> Self {
+    pub(super) fn at_row(self, top: usize) -> Self {
         Self { top, ..self }
     }
 
