@@ -98,6 +98,7 @@ impl TopK {
     }
 
     /// One that keeps nothing yet and takes no item that this one would not.
+    #[cfg(any(feature = "ndarray", test))]
     pub(super) fn fork(&self) -> Self {
         Self {
             kept: Vec::new(),
@@ -107,6 +108,7 @@ impl TopK {
     }
 
     /// Takes in what another one kept.
+    #[cfg(any(feature = "ndarray", test))]
     pub(super) fn absorb(&mut self, other: Self) {
         if let Some(item) = other.not_a_number {
             self.note_not_a_number(item);

@@ -541,6 +541,8 @@ fn a_revision_is_that_of_an_adapter_s_weights_too() {
     {
         let mut hub = setup.server.hub();
         hub.commit = NEXT_COMMIT.to_owned();
+        let old = std::mem::take(&mut hub.files);
+        hub.past.insert(COMMIT.to_owned(), old);
         let weights = "adapter_model.safetensors";
         let mut changed = adapter_files("default");
         // The same adapter with A and B of another sign in one layer: other weights.

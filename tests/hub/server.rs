@@ -1,6 +1,7 @@
 //! A hub on 127.0.0.1: the routes that a download uses, over plain HTTP/1.1.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,8 @@ pub(crate) struct Hub {
     pub(crate) commit: String,
     /// The files of every commit, by path.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// The commits before it, with their files.
+    pub(crate) past: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The only token that may read, if reading needs one.
     pub(crate) token: Option<String>,
     /// Whether files, though listed to all, are only for those who accepted the terms.
@@ -198,7 +201,7 @@ impl Hub {
             return response;
         }
         if let Some(file) = path.strip_prefix("/cdn/") {
-            return self.content(file);
+            return self.content(&self.files, file);
         }
         if let Some(token) = &self.token
             && request.authorization != Some(format!("Bearer {token}"))
@@ -216,31 +219,42 @@ impl Hub {
                 _ => Response::error(404, "", "no such route"),
             };
         }
-        let resolve = format!("/{}/resolve/{}/", self.id, self.commit);
-        match path.strip_prefix(&resolve) {
-            Some(file) => self.resolve(file, &request.host),
+        let resolve = format!("/{}/resolve/", self.id);
+        let file = path
+            .strip_prefix(&resolve)
+            .and_then(|rest| rest.split_once('/'));
+        match file {
+            Some((revision, file)) => self.resolve(revision, file, &request.host),
             None => Response::error(404, "RepoNotFound", "Repository not found"),
         }
     }
 
     fn info(&self, revision: &str) -> Response {
-        if revision != "main" && revision != "feature%2Fx" {
-            return Response::error(404, "RevisionNotFound", "Invalid rev id");
-        }
-        let (id, commit) = (&self.id, &self.commit);
+        let commit = match revision {
+            "main" | "feature%2Fx" => &self.commit,
+            known if self.files_at(known).is_some() => known,
+            _ => return Response::error(404, "RevisionNotFound", "Invalid rev id"),
+        };
+        let id = &self.id;
         Response::new(
             200,
             format!("{{\"_id\": \"1\", \"id\": \"{id}\", \"sha\": \"{commit}\"}}"),
         )
     }
 
+    fn files_at(&self, commit: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
+        match commit == self.commit {
+            true => Some(&self.files),
+            false => self.past.get(commit),
+        }
+    }
+
     fn tree(&self, path: &str) -> Response {
         let (revision, folder) = path.split_once('/').unwrap_or((path, ""));
-        if revision != self.commit {
+        let Some(files) = self.files_at(revision) else {
             return Response::error(404, "RevisionNotFound", "Invalid rev id");
-        }
-        let entries: Vec<String> = self
-            .files
+        };
+        let entries: Vec<String> = files
             .iter()
             .filter(|(path, _)| path.starts_with(folder))
             .map(|(path, content)| {
@@ -261,7 +275,10 @@ impl Hub {
         Response::new(200, format!("[{folder}, {}]", entries.join(", ")))
     }
 
-    fn resolve(&self, file: &str, host: &str) -> Response {
+    fn resolve(&self, commit: &str, file: &str, host: &str) -> Response {
+        let Some(files) = self.files_at(commit) else {
+            return Response::error(404, "RepoNotFound", "Repository not found");
+        };
         if self.gated {
             return Response::error(403, "GatedRepo", "Access to this model is restricted");
         }
@@ -273,25 +290,25 @@ impl Hub {
                 .push(("Location", format!("http://{elsewhere}/cdn/{file}")));
             response
         } else {
-            self.content(file)
+            self.content(files, file)
         };
-        let Some(content) = self.files.get(file) else {
+        let Some(content) = files.get(file) else {
             return response;
         };
-        let etag = format!("\"{}-{}\"", file.replace('/', "-"), content.len());
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        let etag = format!("\"{}-{:x}\"", file.replace('/', "-"), hasher.finish());
         response.headers.push(("ETag", etag.clone()));
         response.headers.push(("X-Linked-ETag", etag));
         response
             .headers
             .push(("X-Linked-Size", content.len().to_string()));
-        response
-            .headers
-            .push(("X-Repo-Commit", self.commit.clone()));
+        response.headers.push(("X-Repo-Commit", commit.to_owned()));
         response
     }
 
-    fn content(&self, file: &str) -> Response {
-        let Some(content) = self.files.get(file) else {
+    fn content(&self, files: &BTreeMap<String, Vec<u8>>, file: &str) -> Response {
+        let Some(content) = files.get(file) else {
             return Response::error(404, "EntryNotFound", "Entry not found");
         };
         let mut response = Response::new(200, content.clone());
