@@ -98,6 +98,20 @@ fn every_option_embeds_as_in_peft() {
 }
 
 #[test]
+fn a_type_that_is_not_computed_is_named() {
+    for case in ["oft", "oft_cayley", "oft_shared"] {
+        let mut model = base();
+        let before = encode(&model);
+        let error = model.load_adapter(folder(case)).unwrap_err().to_string();
+        assert!(
+            error.contains("peft_type") && error.contains("OFT"),
+            "{error}"
+        );
+        assert_eq!(encode(&model), before, "{case}");
+    }
+}
+
+#[test]
 fn active_adapters_are_applied_in_order_as_in_peft() {
     let (expected, summary) = (expected(), summary());
     for sum in summary["sums"].as_object().unwrap().keys() {
