@@ -14,7 +14,7 @@ use crate::text::{BatchLimits, Encoding, Prompt, TokenBatch, plan};
 const BATCH_COST: usize = 8192;
 
 /// The same where every core has a batch of its own.
-const CORE_BATCH_COST: usize = 1024;
+const CORE_BATCH_COST: usize = 512;
 
 /// How far an [`encode`](SentenceTransformer::encode) call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -405,6 +405,6 @@ struct PromptGroup {
 fn batch_cost(total_tokens: usize, at_once: usize) -> usize {
     match at_once {
         1 => BATCH_COST,
-        _ => (total_tokens / (8 * at_once)).clamp(CORE_BATCH_COST / 4, CORE_BATCH_COST),
+        _ => (total_tokens / (8 * at_once)).clamp(CORE_BATCH_COST / 2, CORE_BATCH_COST),
     }
 }
