@@ -1,6 +1,11 @@
 //! How training behaves, on the tiny BERT of tests/fixtures; `tests/parity` holds its numbers.
 
 mod adapters;
+mod best;
+mod checkpointing;
+mod crash;
+mod datasets;
+mod devices;
 mod errors;
 mod losses;
 mod resume;
