@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
 
-use super::{Columns, Loss, LossData, LossInput};
+use super::{Columns, Loss, LossData, LossInput, MiniBatch};
 use crate::error::{LossError, Result};
 
 /// How much each layer before the last counts.
@@ -174,8 +174,8 @@ impl<B: Backend, L: Loss<B>> Loss<B> for AdaptiveLayerLoss<B, L> {
         loss
     }
 
-    fn mini_batch_size(&self) -> Option<usize> {
-        self.loss.mini_batch_size()
+    fn mini_batch(&self) -> Option<MiniBatch> {
+        self.loss.mini_batch()
     }
 
     fn needs_guide(&self) -> bool {

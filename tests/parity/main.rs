@@ -33,3 +33,4 @@ mod search;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
+mod training_arguments;
