@@ -123,12 +123,18 @@ fn prefixed(name: &str, metric: &str) -> String {
     }
 }
 
+/// `kind` with a name behind it, if there is one.
+fn suffixed(kind: &str, name: &str) -> String {
+    if name.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}_{name}")
+    }
+}
+
 /// The name of an evaluator's CSV file.
 fn csv_name(kind: &str, name: &str) -> String {
-    match name.is_empty() {
-        true => format!("{kind}_results.csv"),
-        false => format!("{kind}_{name}_results.csv"),
-    }
+    format!("{}_results.csv", suffixed(kind, name))
 }
 
 /// The similarity functions asked for; where there is none the main one, or the model's own.

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::{
     CsvReport, EvaluatedAt, Evaluator, InformationRetrievalEvaluator, InformationRetrievalOptions,
-    Metrics, RetrievalData, functions_or, prefixed,
+    Metrics, RetrievalData, functions_or, prefixed, suffixed,
 };
 use crate::error::{EvaluationError, Result};
 use crate::model::{SentenceTransformer, SimilarityFunction};
@@ -116,7 +116,6 @@ impl NanoBeirEvaluator {
         }
         let suffix = options.truncate_dim.map(|dim| dim.to_string());
         let suffix = suffix.unwrap_or_default();
-        let named = |name: &str| prefixed(name, &suffix).trim_end_matches('_').to_owned();
         let evaluators: Result<Vec<_>> = sets
             .into_iter()
             .map(|(name, mut data)| {
@@ -125,11 +124,11 @@ impl NanoBeirEvaluator {
                 data.corpus.retain(|(_, text)| !text.is_empty());
                 let evaluator = InformationRetrievalEvaluator::new(data)?;
                 let evaluator = evaluator.with_options(options.for_dataset(&name))?;
-                Ok(evaluator.with_name(named(&format!("Nano{name}"))))
+                Ok(evaluator.with_name(suffixed(&format!("Nano{name}"), &suffix)))
             })
             .collect();
         Ok(Self {
-            name: named(&format!("NanoBEIR_{}", options.aggregate_key)),
+            name: suffixed(&format!("NanoBEIR_{}", options.aggregate_key), &suffix),
             options,
             evaluators: evaluators?,
         })
