@@ -21,7 +21,8 @@ use clap::Parser;
 use sentence_burn::SentenceTransformer;
 use sentence_burn::evaluation::{
     BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, Evaluator,
-    InformationRetrievalEvaluator, NanoBeirEvaluator, RerankingEvaluator, TripletEvaluator,
+    InformationRetrievalEvaluator, NanoBeirEvaluator, NanoBeirOptions, RerankingEvaluator,
+    TripletEvaluator,
 };
 
 use adapters::AdapterArgs;
@@ -37,6 +38,9 @@ struct Args {
     adapters: AdapterArgs,
     #[command(flatten)]
     task: Task,
+    /// With --nano-beir: the data sets to take, separated by commas; without it, all thirteen.
+    #[arg(long, value_delimiter = ',', requires = "nano_beir")]
+    datasets: Vec<String>,
     /// A file for the metrics as JSON.
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -73,11 +77,18 @@ struct Task {
 }
 
 impl Task {
-    fn evaluator<B: Backend>(&self) -> Result<Box<dyn Evaluator<B>>, Box<dyn Error>> {
+    fn evaluator<B: Backend>(
+        &self,
+        dataset_names: Vec<String>,
+    ) -> Result<Box<dyn Evaluator<B>>, Box<dyn Error>> {
         Ok(if let Some(folder) = &self.ir {
             Box::new(InformationRetrievalEvaluator::from_folder(folder)?)
         } else if let Some(folder) = &self.nano_beir {
-            Box::new(NanoBeirEvaluator::from_folder(folder, Default::default())?)
+            let options = NanoBeirOptions {
+                dataset_names,
+                ..Default::default()
+            };
+            Box::new(NanoBeirEvaluator::from_folder(folder, options)?)
         } else if let Some(file) = &self.reranking {
             Box::new(RerankingEvaluator::from_jsonl(file)?)
         } else if let Some(file) = &self.sts {
@@ -101,7 +112,7 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let evaluator = self.task.evaluator::<B>()?;
+        let evaluator = self.task.evaluator::<B>(self.datasets)?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         self.adapters.load_into(&mut model)?;
         let metrics = match &self.csv {
