@@ -28,7 +28,9 @@ mod training_state;
 
 pub use arguments::TrainingArguments;
 pub use checkpoint::{Checkpoint, TrainerState};
-pub use dataset::Dataset;
+pub use dataset::{
+    BadRows, Dataset, DatasetOptions, HubDatasetOptions, IterableDataset, Sample, Samples,
+};
 pub use history::{EvaluationRecord, History, StepRecord};
 pub use learner::TrainableLoss;
 pub use monitor::TrainingEvent;
