@@ -30,6 +30,8 @@ mod information_retrieval;
 mod metrics;
 mod mse;
 mod nano_beir;
+#[cfg(feature = "datasets")]
+mod nano_beir_hub;
 mod paraphrase_mining;
 mod predictions;
 mod ranking;
@@ -57,6 +59,8 @@ pub use information_retrieval::InformationRetrievalEvaluator;
 pub use metrics::Metrics;
 pub use mse::{MseEvaluator, MseOptions};
 pub use nano_beir::{NANO_BEIR_DATASETS, NanoBeirEvaluator, NanoBeirOptions};
+#[cfg(feature = "datasets")]
+pub use nano_beir_hub::NANO_BEIR_REPOSITORY;
 pub use paraphrase_mining::{ParaphraseMiningEvaluator, ParaphraseMiningEvaluatorOptions};
 pub use predictions::{PredictedDocument, Prediction};
 pub use ranking::JudgedRanking;

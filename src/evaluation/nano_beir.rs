@@ -80,20 +80,13 @@ pub struct NanoBeirEvaluator {
 
 impl NanoBeirEvaluator {
     /// Reads data sets from a folder, each from the folder `NanoMSMARCO`, `NanoNQ`, … in it
-    /// as [`RetrievalData::from_folder`] does. Texts without a letter are left out. (The
-    /// hub's `sentence-transformers/NanoBEIR-en` holds the same as parquet files.)
+    /// as [`RetrievalData::from_folder`] does. Texts without a letter are left out.
     ///
     /// # Errors
     /// [`EvaluationError::UnknownDataset`] for a name that NanoBEIR does not have, those of
     /// reading, and those of the data sets' evaluators.
     pub fn from_folder(folder: impl AsRef<Path>, options: NanoBeirOptions) -> Result<Self> {
-        let names: Vec<&'static str> = match options.dataset_names.is_empty() {
-            true => NANO_BEIR_DATASETS.to_vec(),
-            false => {
-                let names = options.dataset_names.iter();
-                names.map(|name| known(name)).collect::<Result<_>>()?
-            }
-        };
+        let names = options.datasets()?;
         let read = |name: &'static str| {
             let data = RetrievalData::from_folder(folder.as_ref().join(format!("Nano{name}")))?;
             Ok((name, data))
@@ -187,6 +180,14 @@ impl NanoBeirEvaluator {
 }
 
 impl NanoBeirOptions {
+    /// The data sets that are asked for, by their names in NanoBEIR.
+    pub(super) fn datasets(&self) -> Result<Vec<&'static str>> {
+        match self.dataset_names.is_empty() {
+            true => Ok(NANO_BEIR_DATASETS.to_vec()),
+            false => self.dataset_names.iter().map(|name| known(name)).collect(),
+        }
+    }
+
     /// What a data set's evaluator measures, and how it encodes.
     fn for_dataset(&self, name: &str) -> InformationRetrievalOptions {
         let mut options = self.retrieval.clone();
