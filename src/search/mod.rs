@@ -16,16 +16,16 @@
 mod community_detection;
 mod hard_negatives;
 mod mined;
+mod negative_options;
 mod neighbours;
 mod paraphrase_mining;
 mod quantized_search;
 mod semantic_search;
 
 pub use community_detection::{CommunityDetectionOptions, community_detection};
-pub use hard_negatives::{
-    HardNegativeMiner, HardNegativeOptions, SamplingStrategy, mine_hard_negatives,
-};
+pub use hard_negatives::{HardNegativeMiner, mine_hard_negatives};
 pub use mined::{HardNegatives, MinedRow, NegativeFormat};
+pub use negative_options::{HardNegativeOptions, SamplingStrategy};
 pub(crate) use neighbours::{Neighbours, NotANumber};
 pub use paraphrase_mining::{
     ParaphraseMiningOptions, ParaphrasePair, paraphrase_mining, paraphrase_mining_embeddings,

@@ -66,7 +66,9 @@ mod training_state;
 pub use arguments::TrainingArguments;
 pub use best_model::BestEvaluation;
 pub use checkpoint::{Checkpoint, TrainerState};
-pub use dataset::Dataset;
+pub use dataset::{
+    BadRows, Dataset, DatasetOptions, HubDatasetOptions, IterableDataset, Sample, Samples,
+};
 pub use event::TrainingEvent;
 pub use history::{EvaluationRecord, History, StepRecord};
 pub use learner::TrainableLoss;

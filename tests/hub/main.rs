@@ -1,5 +1,7 @@
 //! Downloads from a hub that runs in the test: `snapshot` against the hub's routes.
 
+#[cfg(feature = "train")]
+mod datasets;
 mod server;
 
 use std::collections::BTreeSet;

@@ -13,6 +13,10 @@ use std::thread::JoinHandle;
 pub(crate) struct Hub {
     /// `owner/name`.
     pub(crate) id: String,
+    /// Whether it is a data set, whose routes are others than a model's.
+    pub(crate) dataset: bool,
+    /// The commits that revisions beside `main` stand for, by their names as in an address.
+    pub(crate) revisions: BTreeMap<String, String>,
     /// What `main` stands for, forty hexadecimal digits.
     pub(crate) commit: String,
     /// The files of every commit, by path.
@@ -192,6 +196,13 @@ impl Hub {
             return Response::error(status, "", "the hub has a bad day");
         }
         let path = request.path.split('?').next().unwrap();
+        let path = match (self.dataset, path.strip_prefix("/api/datasets/")) {
+            (true, Some(rest)) => format!("/api/models/{rest}"),
+            (true, None) if path.starts_with("/api/") => "/no/such/route".to_owned(),
+            (true, None) => path.replacen("/datasets/", "/", 1),
+            (false, _) => path.to_owned(),
+        };
+        let path = path.as_str();
         if let Some(former) = &self.former_id
             && path.contains(&format!("/{former}/"))
         {
@@ -232,6 +243,7 @@ impl Hub {
     fn info(&self, revision: &str) -> Response {
         let commit = match revision {
             "main" | "feature%2Fx" => &self.commit,
+            known if self.revisions.contains_key(known) => self.revisions[known].as_str(),
             known if self.files_at(known).is_some() => known,
             _ => return Response::error(404, "RevisionNotFound", "Invalid rev id"),
         };

@@ -12,10 +12,11 @@ pub(super) struct RepoCache {
 }
 
 impl RepoCache {
-    pub(super) fn new(cache_dir: &Path, repo: &RepoId) -> Self {
+    /// The part of a `models` repository, or of another kind's.
+    pub(super) fn new(cache_dir: &Path, kind: &str, repo: &RepoId) -> Self {
         let name = repo.to_string().replace('/', "--");
         Self {
-            folder: cache_dir.join(format!("models--{name}")),
+            folder: cache_dir.join(format!("{kind}--{name}")),
         }
     }
 
@@ -70,6 +71,12 @@ impl RepoCache {
         }
     }
 
+    /// Where the list of a commit's files is, or will be, of which some are not downloaded.
+    #[cfg(feature = "datasets")]
+    pub(super) fn listing(&self, commit: &str) -> PathBuf {
+        self.folder.join("listings").join(format!("{commit}.json"))
+    }
+
     /// Where a commit's file is, or will be.
     pub(super) fn file(&self, commit: &str, path: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit).join(path)
@@ -88,7 +95,7 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn cache(folder: &Path, id: &str) -> RepoCache {
-        RepoCache::new(folder, &RepoId::parse(id).unwrap())
+        RepoCache::new(folder, "models", &RepoId::parse(id).unwrap())
     }
 
     #[test]

@@ -11,6 +11,8 @@
 
 #[cfg(feature = "hub")]
 mod cache;
+#[cfg(feature = "datasets")]
+mod dataset;
 #[cfg(feature = "hub")]
 mod remote;
 mod repo_id;
@@ -18,6 +20,8 @@ mod repo_id;
 use std::fmt;
 use std::path::PathBuf;
 
+#[cfg(feature = "datasets")]
+pub(crate) use self::dataset::DatasetRepository;
 use self::repo_id::RepoId;
 use crate::error::{HubError, Result};
 
@@ -162,7 +166,7 @@ fn find_or_download(repo: &RepoId, _options: &HubOptions) -> Result<PathBuf, Hub
 #[cfg(feature = "hub")]
 fn find_or_download(repo: &RepoId, options: &HubOptions) -> Result<PathBuf, HubError> {
     let cache_dir = options.cache_dir()?;
-    let cache = cache::RepoCache::new(&cache_dir, repo);
+    let cache = cache::RepoCache::new(&cache_dir, "models", repo);
     let cached = || {
         let commit = cache.commit_of(&options.revision)?;
         cache.folder(&commit, options.subfolder.as_deref())
@@ -174,7 +178,7 @@ fn find_or_download(repo: &RepoId, options: &HubOptions) -> Result<PathBuf, HubE
             cache_dir,
         });
     }
-    let remote = remote::Remote::new(repo, options, &cache_dir)?;
+    let remote = remote::Remote::<hf_hub::RepoTypeModel>::new(repo, options, &cache_dir)?;
     let listing = match remote.list() {
         Err(error @ HubError::Network { .. }) => {
             let folder = cached().ok_or(error)?;

@@ -3,7 +3,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClientBuilder, HFError, HFRepositorySync, RepoTypeModel};
+use hf_hub::{
+    HFClientBuilder, HFError, HFRepositorySync, HFResult, RepoType, RepoTypeDataset, RepoTypeModel,
+};
 
 use super::cache::{RepoCache, is_commit};
 use super::repo_id::RepoId;
@@ -21,11 +23,30 @@ const RETRIES: usize = 3;
 const NO_TOKEN: &str = "\n";
 
 /// A repository as the hub has it.
-pub(super) struct Remote<'a> {
+pub(super) struct Remote<'a, T: RepoType = RepoTypeModel> {
     repo: &'a RepoId,
     options: &'a HubOptions,
     cache_dir: PathBuf,
-    client: HFRepositorySync<RepoTypeModel>,
+    client: HFRepositorySync<T>,
+}
+
+/// A kind of repository that the hub tells the commits of.
+pub(super) trait Commits: RepoType {
+    fn commit_of(client: &HFRepositorySync<Self>, revision: &str) -> HFResult<Option<String>>;
+}
+
+impl Commits for RepoTypeModel {
+    fn commit_of(client: &HFRepositorySync<Self>, revision: &str) -> HFResult<Option<String>> {
+        let info = client.info().revision(revision);
+        Ok(info.expand(vec!["sha".to_owned()]).send()?.sha)
+    }
+}
+
+impl Commits for RepoTypeDataset {
+    fn commit_of(client: &HFRepositorySync<Self>, revision: &str) -> HFResult<Option<String>> {
+        let info = client.info().revision(revision);
+        Ok(info.expand(vec!["sha".to_owned()]).send()?.sha)
+    }
 }
 
 /// What a revision stands for now, and the files to take from it.
@@ -38,11 +59,11 @@ pub(super) struct Listing {
 /// A file as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RemoteFile {
-    path: String,
-    size: u64,
+    pub(super) path: String,
+    pub(super) size: u64,
 }
 
-impl<'a> Remote<'a> {
+impl<'a, T: Commits> Remote<'a, T> {
     pub(super) fn new(
         repo: &'a RepoId,
         options: &'a HubOptions,
@@ -67,25 +88,20 @@ impl<'a> Remote<'a> {
             repo,
             options,
             cache_dir: cache_dir.to_owned(),
-            client: client.model(&repo.owner, &repo.name),
+            client: client.repository(T::default(), &repo.owner, &repo.name),
         })
     }
 
-    /// Asks what the revision stands for and which files to take, in the order to take
-    /// them in.
-    pub(super) fn list(&self) -> Result<Listing, HubError> {
+    /// Asks what the revision stands for and which files there are.
+    pub(super) fn list_all(&self) -> Result<Listing, HubError> {
         let revision = &self.options.revision;
         let commit = if is_commit(revision) {
             revision.clone()
         } else {
-            let info = self
-                .client
-                .info()
-                .revision(revision)
-                .expand(vec!["sha".to_owned()])
-                .send()
-                .map_err(|error| self.explain(error))?;
-            info.sha.unwrap_or_default()
+            let commit = T::commit_of(&self.client, revision);
+            commit
+                .map_err(|error| self.explain(error))?
+                .unwrap_or_default()
         };
         if !is_commit(&commit) {
             return Err(self.unexpected(format!("`{commit}` as the commit of `{revision}`")));
@@ -98,22 +114,15 @@ impl<'a> Remote<'a> {
             .recursive(true)
             .send()
             .map_err(|error| self.explain(error))?;
-        let listed: Vec<RemoteFile> = entries
+        let files: Vec<RemoteFile> = entries
             .into_iter()
             .filter_map(|entry| match entry {
                 RepoTreeEntry::File { path, size, .. } => Some(RemoteFile { path, size }),
                 RepoTreeEntry::Directory { .. } => None,
             })
             .collect();
-        if let Some(file) = listed.iter().find(|file| !is_plain_path(&file.path)) {
+        if let Some(file) = files.iter().find(|file| !is_plain_path(&file.path)) {
             return Err(self.unexpected(format!("a file named `{}`", file.path)));
-        }
-        let files = select(&listed, self.options.subfolder.as_deref());
-        if !files.iter().any(|file| file.path.ends_with(".safetensors")) {
-            return Err(HubError::NoWeights {
-                id: self.repo.to_string(),
-                found: other_weights(listed),
-            });
         }
         Ok(Listing { commit, files })
     }
@@ -182,7 +191,10 @@ impl<'a> Remote<'a> {
                 status,
                 &self.options.subfolder,
             ) {
-                (Some("GatedRepo"), ..) => HubError::Gated { id, endpoint },
+                (Some("GatedRepo"), ..) => HubError::Gated {
+                    id: format!("{}{id}", T::default().url_prefix()),
+                    endpoint,
+                },
                 (Some("RepoNotFound"), ..) => HubError::RepoNotFound { id, endpoint },
                 (Some("RevisionNotFound"), ..) => HubError::RevisionNotFound { id, revision },
                 (Some("EntryNotFound"), _, Some(subfolder)) => HubError::SubfolderNotFound {
@@ -225,6 +237,28 @@ impl<'a> Remote<'a> {
             endpoint: self.options.endpoint.clone(),
             reason,
         }
+    }
+}
+
+impl Remote<'_, RepoTypeModel> {
+    /// Asks what the revision stands for and which files to take, in the order to take
+    /// them in.
+    pub(super) fn list(&self) -> Result<Listing, HubError> {
+        let Listing { commit, files } = self.list_all()?;
+        let needed = select(&files, self.options.subfolder.as_deref());
+        if !needed
+            .iter()
+            .any(|file| file.path.ends_with(".safetensors"))
+        {
+            return Err(HubError::NoWeights {
+                id: self.repo.to_string(),
+                found: other_weights(files),
+            });
+        }
+        Ok(Listing {
+            commit,
+            files: needed,
+        })
     }
 }
 

@@ -93,15 +93,25 @@ impl RepoId {
     /// [`HubError::InvalidId`] if the hub can have no such repository. The rules are those
     /// of Python's `huggingface_hub`.
     pub(super) fn parse(id: &str) -> Result<Self, HubError> {
+        let without = WITHOUT_ORGANISATION.contains(&id.to_lowercase().as_str());
+        Self::parse_with(id, if without { "" } else { DEFAULT_ORGANISATION })
+    }
+
+    /// Reads the id of a data set, where a name alone has no owner.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    #[cfg(feature = "datasets")]
+    pub(super) fn parse_dataset(id: &str) -> Result<Self, HubError> {
+        Self::parse_with(id, "")
+    }
+
+    fn parse_with(id: &str, default_owner: &str) -> Result<Self, HubError> {
         let invalid = |reason| HubError::InvalidId {
             id: id.to_owned(),
             reason,
         };
-        let (owner, name) = match id.split_once('/') {
-            Some((owner, name)) => (owner, name),
-            None if WITHOUT_ORGANISATION.contains(&id.to_lowercase().as_str()) => ("", id),
-            None => (DEFAULT_ORGANISATION, id),
-        };
+        let (owner, name) = id.split_once('/').unwrap_or((default_owner, id));
         if name.contains('/') {
             return Err(invalid("an id has at most one slash"));
         }
