@@ -5,15 +5,20 @@ mod adapters;
 mod config;
 mod encode;
 mod eva;
+mod layout;
 mod merging;
 mod quantize;
+mod routing;
 mod sentence_transformer;
 pub mod similarity;
 mod weighted;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;
-pub use config::{AdapterSettings, ModelCardData, ModelConfig, ModelParts, WeightsReport};
+pub use config::{
+    AdapterSettings, InputConfig, ModelCardData, ModelConfig, ModelParts, RouteInput, Routing,
+    WeightsReport,
+};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{
     Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,
@@ -21,6 +26,8 @@ pub use quantize::{
 };
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
+
+pub(crate) use layout::{Layout, file_name};
 
 pub use crate::adapter::{AdapterLoadReport, AdapterRoute, Pass};
 pub use crate::kernel::Mode;

@@ -19,10 +19,12 @@ mod defects;
 mod encode;
 mod evaluation;
 mod evaluators;
+mod files;
 mod folders;
 #[cfg(feature = "train")]
 mod losses;
 mod minilm;
+mod modules;
 mod peft_eva;
 mod peft_matching;
 mod peft_options;
