@@ -242,8 +242,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
         batch.columns.iter().enumerate().map(column).collect()
     }
 
-    /// The mean loss of the batches of a data set, without gradients or dropout; no number
-    /// if there is none.
+    /// The mean loss of the batches of a data set by their samples, without gradients or
+    /// dropout; no number if there is none.
     pub(super) fn evaluation_loss(
         &self,
         set: &TrainingSet,
@@ -274,9 +274,11 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
                 .with_labels(batch.labels(&self.device()))
                 .with_guide(guide)
                 .with_seed(seed);
-            sum += scalar(without_gradients.forward(input));
+            let value = scalar(without_gradients.forward(input));
+            sum += value * samples.len() as f64;
         }
-        Ok(sum / batches.len() as f64)
+        let samples: usize = batches.iter().map(Vec::len).sum();
+        Ok(sum / samples as f64)
     }
 
     /// The device that the model is on.
