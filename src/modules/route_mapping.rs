@@ -30,7 +30,7 @@ impl RouteMapping {
     /// `(None, ('image', 'text'))`; `None` where it is no such pair.
     pub fn parse(key: &str, route: &str) -> Option<Self> {
         let mut chars = key.chars().peekable();
-        let value = Value::parse(&mut chars)?;
+        let value = Value::parse(&mut chars, DEEPEST)?;
         skip_spaces(&mut chars);
         let Value::Tuple(parts) = value else {
             return None;
@@ -86,6 +86,9 @@ impl RouteMapping {
     }
 }
 
+/// A tuple of modalities lies in the pair, and nothing lies in that.
+const DEEPEST: usize = 2;
+
 /// The part of Python's values that such keys are made of.
 #[derive(Debug)]
 enum Value {
@@ -99,10 +102,11 @@ fn skip_spaces(chars: &mut Peekable<Chars<'_>>) {
 }
 
 impl Value {
-    fn parse(chars: &mut Peekable<Chars<'_>>) -> Option<Self> {
+    /// Reads a value, in which tuples lie at most `depth` deep.
+    fn parse(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Self> {
         skip_spaces(chars);
         match chars.next()? {
-            '(' => Self::parse_tuple(chars),
+            '(' => Self::parse_tuple(chars, depth.checked_sub(1)?),
             quote @ ('\'' | '"') => Self::parse_text(chars, quote),
             'N' => {
                 let rest: String = chars.take(3).collect();
@@ -112,20 +116,14 @@ impl Value {
         }
     }
 
-    fn parse_tuple(chars: &mut Peekable<Chars<'_>>) -> Option<Self> {
+    fn parse_tuple(chars: &mut Peekable<Chars<'_>>, depth: usize) -> Option<Self> {
         let mut parts = Vec::new();
         loop {
             skip_spaces(chars);
             if chars.next_if_eq(&')').is_some() {
                 return Some(Self::Tuple(parts));
             }
-            // Nothing nests deeper than a tuple of modalities.
-            match Self::parse(chars)? {
-                Self::Tuple(inner) if inner.iter().any(|p| matches!(p, Self::Tuple(_))) => {
-                    return None;
-                }
-                part => parts.push(part),
-            }
+            parts.push(Self::parse(chars, depth)?);
             skip_spaces(chars);
             if chars.next_if_eq(&',').is_none() && chars.peek() != Some(&')') {
                 return None;
