@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::NegativeFormat;
 use super::semantic_search::at_least_one;
 use crate::error::{Result, SearchError};
@@ -20,7 +22,8 @@ pub struct HardNegativeOptions {
     /// positives.
     pub range_min: usize,
     /// The last rank that is looked at. `None` leaves room for the positives, the skipped
-    /// ones and the negatives, ten times as many where a margin or `max_score` takes some.
+    /// ones and the negatives, ten times as many where a margin or `max_score` takes some, or
+    /// a scorer's `min_score` does.
     pub range_max: Option<usize>,
     /// The greatest similarity of a negative.
     pub max_score: Option<f32>,
@@ -45,6 +48,10 @@ pub struct HardNegativeOptions {
     /// How many anchors are compared with the corpus at a time: the reference's
     /// `faiss_batch_size`. It bounds the memory that scores take.
     pub query_chunk_size: usize,
+    /// A folder to keep embeddings in, as `.npy` files: texts that were encoded before, with
+    /// the same prompt, are not encoded again. A file is not used once the model embeds its
+    /// first text otherwise.
+    pub cache_folder: Option<PathBuf>,
     /// How anchors are encoded; unit length is added.
     pub query: EncodeOptions,
     /// How the corpus is encoded; unit length is added.
@@ -66,6 +73,7 @@ impl Default for HardNegativeOptions {
             include_positives: false,
             output_format: NegativeFormat::Triplet,
             query_chunk_size: 16_384,
+            cache_folder: None,
             query: EncodeOptions::default(),
             corpus: EncodeOptions::default(),
         }
@@ -74,7 +82,7 @@ impl Default for HardNegativeOptions {
 
 impl HardNegativeOptions {
     /// The last rank that is looked at, once all is known to fit together.
-    pub(super) fn range_max(&self, max_positives: usize) -> Result<usize> {
+    pub(super) fn range_max(&self, max_positives: usize, rescored: bool) -> Result<usize> {
         at_least_one("num_negatives", self.num_negatives)?;
         at_least_one("query_chunk_size", self.query_chunk_size)?;
         let invalid = |option, expected, found: usize| SearchError::InvalidOption {
@@ -84,7 +92,8 @@ impl HardNegativeOptions {
         };
         let filtered = self.absolute_margin.is_some()
             || self.relative_margin.is_some()
-            || self.max_score.is_some();
+            || self.max_score.is_some()
+            || (rescored && self.min_score.is_some());
         let spare = if filtered { 10 } else { 1 };
         let range_max = self
             .range_max
@@ -99,6 +108,14 @@ impl HardNegativeOptions {
             return Err(invalid("num_negatives", expected, self.num_negatives).into());
         }
         Ok(range_max)
+    }
+
+    /// Whether scores decide about a candidate.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.absolute_margin.is_some()
+            || self.relative_margin.is_some()
+            || self.max_score.is_some()
+            || self.min_score.is_some()
     }
 
     pub(super) fn format(&self) -> NegativeFormat {

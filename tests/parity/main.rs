@@ -31,6 +31,7 @@ mod peft_options;
 mod peft_weighted;
 mod quantization;
 mod real_models;
+mod rescoring;
 mod search;
 mod sizes;
 #[cfg(feature = "train")]

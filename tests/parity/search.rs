@@ -157,7 +157,7 @@ fn format(name: &Value) -> NegativeFormat {
     }
 }
 
-fn negative_options(options: &Value) -> HardNegativeOptions {
+pub(crate) fn negative_options(options: &Value) -> HardNegativeOptions {
     let default = HardNegativeOptions::default();
     let float = |name: &str| options.get(name).map(|value| number(value) as f32);
     let or = |name: &str, default| options.get(name).map_or(default, whole);
@@ -219,10 +219,14 @@ fn rows(mined: &HardNegatives, fixture: &Value) -> Vec<Value> {
 }
 
 /// Whether two values are the same, numbers within the tolerance.
-fn same(found: &Value, expected: &Value) -> bool {
+pub(crate) fn same(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| same(f, e))
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            let keys = || found.keys().eq(expected.keys());
+            keys() && found.iter().all(|(key, value)| same(value, &expected[key]))
         }
         (Value::Number(found), expected) if expected.is_number() => found
             .as_f64()
