@@ -202,8 +202,8 @@ mod tests {
             matches!(&error, Error::StateDict(StateDictError::ShapeMismatch { key, .. }) if key == "weights"),
             "{error}"
         );
-        for index in [2, -1] {
-            let beyond = ("mapping", TensorData::new(vec![index as i64], [1]));
+        for index in [2i64, -1] {
+            let beyond = ("mapping", TensorData::new(vec![index], [1]));
             let error = StaticEmbeddingConfig::from_weights(&mut with(&[beyond])).unwrap_err();
             assert!(
                 matches!(&error, Error::StateDict(StateDictError::NoSuchRow { row, rows: 2, .. }) if *row == index),

@@ -141,7 +141,7 @@ impl<'a> Record<'a> {
     }
 
     fn bytes(&self, at: usize, length: usize) -> Result<&'a [u8], Reason> {
-        let range = at..at.checked_add(length).unwrap_or(usize::MAX);
+        let range = at..at.saturating_add(length);
         Ok(self.0.get(range).ok_or("a record ends behind the file")?)
     }
 

@@ -37,10 +37,13 @@ pub(super) fn storage_dtype(name: &str) -> Option<DType> {
     }
 }
 
+/// Says where a storage's bytes lie.
+type Place<'a> = Box<dyn Fn(&Storage) -> Option<Range<usize>> + 'a>;
+
 /// The storages of a file.
 pub(super) struct Storages<'a> {
     file: &'a MappedFile,
-    place: Box<dyn Fn(&Storage) -> Option<Range<usize>> + 'a>,
+    place: Place<'a>,
 }
 
 impl<'a> Storages<'a> {
@@ -59,7 +62,7 @@ impl<'a> Storages<'a> {
     pub(super) fn bytes(&self, storage: &Storage) -> Result<&'a [u8], Reason> {
         let place = self.place(storage)?;
         let bytes = self.file.get(place);
-        Ok(bytes.ok_or_else(|| format!("storage `{}` ends behind the file", storage.key))?)
+        bytes.ok_or_else(|| format!("storage `{}` ends behind the file", storage.key))
     }
 
     /// A part of a storage: the mapped one where it lies as its elements must.
