@@ -24,7 +24,8 @@ use burn::tensor::backend::Backend;
 use clap::Parser;
 use sentence_burn::loss::{CachedLoss, MultipleNegativesRankingLossConfig};
 use sentence_burn::training::{
-    BatchSampler, Dataset, HubDatasetOptions, Trainer, TrainingArguments, TrainingEvent,
+    BatchSampler, Dataset, HubDatasetOptions, IntervalStrategy, Trainer, TrainingArguments,
+    TrainingEvent,
 };
 use sentence_burn::{LoadOptions, LoraConfig, ModelCardData, SentenceTransformer, TaskType};
 
@@ -132,8 +133,9 @@ impl Job for Args {
             learning_rate: self.lr,
             warmup_ratio: 0.1,
             batch_sampler: BatchSampler::NoDuplicates,
-            eval_steps: Some(self.eval_steps),
-            save_steps: Some(self.eval_steps),
+            eval_strategy: IntervalStrategy::Steps,
+            eval_steps: Some(self.eval_steps.into()),
+            save_steps: self.eval_steps.into(),
             save_total_limit: Some(2),
             seed: SEED,
             ..TrainingArguments::default()
