@@ -44,12 +44,19 @@ pub(super) fn keep(output_dir: &Path, evaluations: &[EvaluationRecord]) -> Resul
             source,
         }
     };
-    for entry in fs::read_dir(&folder).map_err(failed(&folder, "list"))? {
-        let path = entry.map_err(failed(&folder, "list"))?.path();
-        if path.to_string_lossy().ends_with(UNFINISHED) {
-            fs::remove_file(&path).map_err(failed(&path, "remove"))?;
-            continue;
-        }
+    let entries = fs::read_dir(&folder).map_err(failed(&folder, "list"))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: Vec<PathBuf> = paths
+        .collect::<io::Result<_>>()
+        .map_err(failed(&folder, "list"))?;
+    // Before any other is written there.
+    let (unfinished, finished): (Vec<_>, Vec<_>) = paths
+        .into_iter()
+        .partition(|path| path.to_string_lossy().ends_with(UNFINISHED));
+    for path in unfinished {
+        fs::remove_file(&path).map_err(failed(&path, "remove"))?;
+    }
+    for path in finished {
         if path.extension().is_none_or(|extension| extension != "csv") {
             continue;
         }
