@@ -4,7 +4,8 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 
 use super::SentenceTransformer;
-use super::encode::{EncodeOptions, Task};
+use super::encode::Task;
+use super::encode_options::EncodeOptions;
 use crate::adapter::AdapterRoute;
 use crate::error::{ModelError, Result};
 use crate::text::Prompts;

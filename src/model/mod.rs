@@ -4,6 +4,7 @@ mod adapter_choice;
 mod adapters;
 mod config;
 mod encode;
+mod encode_options;
 mod eva;
 mod layout;
 mod merging;
@@ -19,7 +20,7 @@ pub use config::{
     AdapterSettings, InputConfig, ModelCardData, ModelConfig, ModelParts, RouteInput, Routing,
     WeightsReport,
 };
-pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
+pub use encode_options::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{
     Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,
     quantize_embeddings_with_ranges,

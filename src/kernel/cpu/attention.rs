@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::attention_scores::{Block, Places, ScoreSlopes, Softmax, drop_out};
 use super::destination::{Destination, filled};
 use super::elementwise::add_vectors;
 use super::linear::Store;
@@ -15,7 +15,6 @@ use super::product::{Epilogue, Term, Vectors, product_on};
 use super::random::Dropout;
 use super::tensor::Floats;
 use super::threads;
-use super::vector::exp_negative;
 
 /// The queries whose scores are computed at once: a few tiles high, so that the scores of
 /// a long text still fit in the second-level cache.
@@ -46,13 +45,6 @@ struct Unit {
     start: usize,
     length: usize,
     group: usize,
-}
-
-/// Some of a text's queries, and the keys that any of them sees.
-#[derive(Debug, Clone, PartialEq)]
-struct Block {
-    queries: Range<usize>,
-    keys: Range<usize>,
 }
 
 /// What one thread keeps from unit to unit.
@@ -341,7 +333,7 @@ impl Attention {
     }
 
     /// The keys that a query sees.
-    fn visible(&self, query: usize, length: usize) -> Range<usize> {
+    pub(super) fn visible(&self, query: usize, length: usize) -> Range<usize> {
         let window = self.window.unwrap_or(length);
         let last = if self.causal { query } else { query + window };
         query.saturating_sub(window)..(last + 1).min(length)
@@ -363,36 +355,6 @@ impl Attention {
     }
 }
 
-/// The places of a block's probabilities among all of a layer's.
-#[derive(Debug, Clone, Copy)]
-struct Places {
-    first: usize,
-    step: usize,
-}
-
-impl Block {
-    /// How far the rows of scores lie apart: room for a whole vector behind the last one.
-    fn stride(&self) -> usize {
-        self.keys.len().next_multiple_of(LANES) + LANES
-    }
-
-    fn fit(&self, scores: &mut Vec<f32>) {
-        let size = self.queries.len() * self.stride();
-        if scores.len() < size {
-            scores.resize(size, 0.0);
-        }
-        scores.truncate(size);
-    }
-
-    fn view<'a>(&self, scores: &'a [f32]) -> MatrixView<'a> {
-        let shape = [self.queries.len(), self.keys.len()];
-        MatrixView::strided(scores, shape, self.stride())
-    }
-}
-
-/// The lanes of the widest vector.
-const LANES: usize = 16;
-
 /// One head of a text.
 fn head_of<'a>(input: &'a Floats, unit: &Unit, head: usize, head_dim: usize) -> MatrixView<'a> {
     let [_, hidden] = input.dims();
@@ -403,145 +365,6 @@ fn head_of<'a>(input: &'a Floats, unit: &Unit, head: usize, head_dim: usize) -> 
 fn rows<'a>(matrix: MatrixView<'a>, range: &Range<usize>) -> MatrixView<'a> {
     let values = &matrix.data[range.start * matrix.row_stride..];
     MatrixView::strided(values, [range.len(), matrix.columns], matrix.row_stride)
-}
-
-/// Turns scores into their exponentials, in place.
-struct Softmax<'a> {
-    attention: &'a Attention,
-    block: &'a Block,
-    length: usize,
-    bias: Option<MatrixView<'a>>,
-    scores: &'a mut [f32],
-    scales: &'a mut [f32],
-}
-
-impl SimdOp for Softmax<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let ops = isa.f32();
-        let lanes = ops.len();
-        let keys = &self.block.keys;
-        let rows = self.scores.chunks_exact_mut(self.block.stride());
-        for ((row, scale), query) in rows.zip(self.scales).zip(self.block.queries.clone()) {
-            let visible = self.attention.visible(query, self.length);
-            let (first, last) = (visible.start - keys.start, visible.end - keys.start);
-            let end = first + (last - first).next_multiple_of(lanes);
-            row[..first].fill(0.0);
-            row[last..end].fill(f32::NEG_INFINITY);
-            if end < keys.len() {
-                row[end..keys.len()].fill(0.0);
-            }
-            if let Some(bias) = self.bias {
-                let bias = &bias.data[query * bias.row_stride + visible.start..];
-                for (score, bias) in row[first..last].iter_mut().zip(bias) {
-                    *score += bias;
-                }
-            }
-            let seen = &mut row[first..end];
-            let mut most = ops.splat(f32::NEG_INFINITY);
-            for scores in seen.chunks_exact(lanes) {
-                most = ops.max(most, ops.load(scores));
-            }
-            let most = ops.fold_splat(most, f32::NEG_INFINITY, f32::max);
-            let mut sum = ops.zero();
-            for scores in seen.chunks_exact_mut(lanes) {
-                let weight = exp_negative(isa, ops.sub(ops.load(scores), most));
-                sum = ops.add(sum, weight);
-                ops.store(weight, scores);
-            }
-            *scale = ops.sum(sum).recip();
-        }
-    }
-}
-
-/// Multiplies probabilities with the mask of a dropout.
-fn drop_out(scores: &mut [f32], block: &Block, dropout: Dropout, places: Places) {
-    struct DropOut<'a>(&'a mut [f32], &'a Block, Dropout, Places);
-
-    impl SimdOp for DropOut<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn eval<I: Isa>(self, isa: I) {
-            let ops = isa.f32();
-            let Self(scores, block, dropout, places) = self;
-            let used = block.keys.len().next_multiple_of(ops.len());
-            for (row, scores) in scores.chunks_exact_mut(block.stride()).enumerate() {
-                let first = places.first + row * places.step;
-                let vectors = scores[..used].chunks_exact_mut(ops.len());
-                for (index, scores) in vectors.enumerate() {
-                    let factors = dropout.factors(isa, first + index * ops.len());
-                    ops.store(ops.mul(ops.load(scores), factors), scores);
-                }
-            }
-        }
-    }
-    DropOut(scores, block, dropout, places).dispatch();
-}
-
-/// Turns the gradients of probabilities into those of scores, and exponentials into
-/// probabilities, both in place.
-struct ScoreSlopes<'a> {
-    block: &'a Block,
-    probabilities: &'a mut [f32],
-    slopes: &'a mut [f32],
-    /// The probabilities after dropout, if there is one.
-    dropped: &'a mut Vec<f32>,
-    scales: &'a [f32],
-    scale: f32,
-    dropout: Option<(Dropout, Places)>,
-}
-
-impl SimdOp for ScoreSlopes<'_> {
-    type Output = ();
-
-    /// `p (m g - Σ p m g)` times the scale of the scores, with the mask `m` of the dropout
-    /// and the gradient `g` behind it.
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let ops = isa.f32();
-        let lanes = ops.len();
-        let stride = self.block.stride();
-        let used = self.block.keys.len().next_multiple_of(lanes);
-        if self.dropout.is_some() {
-            self.dropped.clear();
-            self.dropped.resize(self.probabilities.len(), 0.0);
-        }
-        for row in 0..self.block.queries.len() {
-            let place = row * stride..row * stride + used;
-            let probabilities = &mut self.probabilities[place.clone()];
-            let slopes = &mut self.slopes[place.clone()];
-            // Behind the last key the product has written nothing.
-            slopes[self.block.keys.len()..].fill(0.0);
-            probabilities[self.block.keys.len()..].fill(0.0);
-            let normalise = ops.splat(self.scales[row]);
-            let mut sum = ops.zero();
-            for index in (0..used).step_by(lanes) {
-                let probability = ops.mul(ops.load(&probabilities[index..]), normalise);
-                let mut slope = ops.load(&slopes[index..]);
-                if let Some((dropout, places)) = self.dropout {
-                    let first = places.first + row * places.step;
-                    let factors = dropout.factors(isa, first + index);
-                    slope = ops.mul(slope, factors);
-                    let dropped = &mut self.dropped[place.start + index..];
-                    ops.store(ops.mul(probability, factors), dropped);
-                    ops.store(slope, &mut slopes[index..]);
-                }
-                ops.store(probability, &mut probabilities[index..]);
-                sum = ops.mul_add(probability, slope, sum);
-            }
-            let mean = ops.splat(ops.sum(sum));
-            let scale = ops.splat(self.scale);
-            for index in (0..used).step_by(lanes) {
-                let probability = ops.load(&probabilities[index..]);
-                let centred = ops.sub(ops.load(&slopes[index..]), mean);
-                let slope = ops.mul(ops.mul(probability, scale), centred);
-                ops.store(slope, &mut slopes[index..]);
-            }
-        }
-    }
 }
 
 /// Stores each row times a factor of its own.

@@ -19,6 +19,7 @@
 )]
 
 mod attention;
+mod attention_scores;
 #[cfg(feature = "autodiff")]
 mod backward;
 mod destination;
