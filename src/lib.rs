@@ -30,5 +30,5 @@ pub use error::{Error, Result};
 pub use model::{
     AdapterChoice, EncodeOptions, ModelCardData, Precision, SentenceTransformer, SimilarityFunction,
 };
-pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
+pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions, SaveOptions};
 pub use text::{Prompt, Prompts};

@@ -13,8 +13,10 @@ mod model_card;
 mod names;
 mod pipeline;
 mod save;
+mod sharding;
 mod source;
 mod weights;
 
 pub use hub::HubOptions;
 pub use load::{LoadAdapterOptions, LoadOptions};
+pub use save::SaveOptions;

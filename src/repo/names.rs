@@ -3,6 +3,7 @@
 pub(super) const MODULES: &str = "modules.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 pub(super) const SENTENCE_TRANSFORMERS: &str = "config_sentence_transformers.json";
 pub(super) const SENTENCE_BERT: &str = "sentence_bert_config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::file::FolderWriter;
 use super::model_card::model_card;
 use super::names;
+use super::sharding::stage_weights;
 use super::source::is_relative_path;
 use super::weights::write_safetensors;
 use crate::adapter::{AdapterEntry, DEFAULT_ADAPTER, saved_key};
@@ -14,18 +15,46 @@ use crate::model::SentenceTransformer;
 use crate::modules::SentenceModule;
 use crate::state_dict::{CollectTensors, StateDict};
 
+/// How a model is saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// The most bytes of tensors in one weights file. A larger encoder is saved as several
+    /// files and an index of them, as Transformers saves it.
+    pub max_shard_size: u64,
+    /// Whether to write a model card. Without, a `README.md` that is there stays.
+    pub model_card: bool,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self {
+            max_shard_size: 5_000_000_000,
+            model_card: true,
+        }
+    }
+}
+
 impl<B: Backend> SentenceTransformer<B> {
     /// Saves the model as a folder that Python's Sentence Transformers 5.x and 6.x load.
     ///
     /// With an adapter, the encoder is left out: the folder holds the one active adapter
     /// and everything else, and names its base. Every file is written whole before the
-    /// first is put in place: a failed save leaves the old ones.
+    /// first is put in place: a failed save leaves the old ones, and so does one that is cut
+    /// off, but for the moment in which the files are renamed.
     ///
     /// # Errors
     /// [`AdapterError::NotOneActive`](crate::error::AdapterError) where several adapters or
     /// none are active, [`RepoError::Occupied`] where an adapter would lie beside a whole
     /// model or the other way round, [`RepoError::Io`] where a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        self.save_with(folder, &SaveOptions::default())
+    }
+
+    /// Saves the model with options; see [`save`](Self::save).
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, folder: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let folder = folder.as_ref();
         if self.adapters().is_empty() {
             if folder.join(names::ADAPTER_CONFIG).exists() {
@@ -37,8 +66,8 @@ impl<B: Backend> SentenceTransformer<B> {
                 .into());
             }
             let mut writer = FolderWriter::new(folder)?;
-            self.stage_encoder(&mut writer)?;
-            self.stage_pipeline(folder, &mut writer)?;
+            self.stage_encoder(options, &mut writer)?;
+            self.stage_pipeline(folder, options, &mut writer)?;
             return writer.commit();
         }
         let adapter = self.adapters().only_active("save")?;
@@ -52,7 +81,7 @@ impl<B: Backend> SentenceTransformer<B> {
         }
         let mut writer = FolderWriter::new(folder)?;
         self.stage_adapter(adapter, "", folder, &mut writer)?;
-        self.stage_pipeline(folder, &mut writer)?;
+        self.stage_pipeline(folder, options, &mut writer)?;
         writer.commit()
     }
 
@@ -140,16 +169,21 @@ impl<B: Backend> SentenceTransformer<B> {
         writer.stage(&file, json.as_bytes())
     }
 
-    fn stage_encoder(&self, writer: &mut FolderWriter) -> Result<()> {
+    fn stage_encoder(&self, options: &SaveOptions, writer: &mut FolderWriter) -> Result<()> {
         let tensors = self.config().encoder.state_dict(self.encoder())?;
-        writer.stage_with(names::WEIGHTS, |path| write_safetensors(&tensors, path))?;
+        stage_weights(&tensors, options.max_shard_size, writer)?;
         let fields = Value::Object(self.config().encoder_fields.clone());
         writer.stage_json(names::CONFIG, &fields)
     }
 
     /// Everything but the encoder, by the names of the legacy generation, which readers of
     /// both know.
-    fn stage_pipeline(&self, folder: &Path, writer: &mut FolderWriter) -> Result<()> {
+    fn stage_pipeline(
+        &self,
+        folder: &Path,
+        options: &SaveOptions,
+        writer: &mut FolderWriter,
+    ) -> Result<()> {
         let mut entries = vec![json!({
             "idx": 0,
             "name": "0",
@@ -188,7 +222,10 @@ impl<B: Backend> SentenceTransformer<B> {
         for (name, content) in &config.tokenizer_files {
             writer.stage(name, content)?;
         }
-        writer.stage(names::MODEL_CARD, model_card(self).as_bytes())
+        if options.model_card {
+            writer.stage(names::MODEL_CARD, model_card(self).as_bytes())?;
+        }
+        Ok(())
     }
 
     fn stage_module(

@@ -29,6 +29,7 @@ mod peft_options;
 mod peft_weighted;
 mod quantization;
 mod real_models;
+mod saving;
 mod search;
 mod sizes;
 #[cfg(feature = "train")]
