@@ -89,6 +89,12 @@ fn split(tensors: &StateDict, limit: u64) -> Vec<Shard<'_>> {
     shards
 }
 
+/// Whether a file holds an encoder's weights, or the index of such files.
+#[cfg(feature = "hub")]
+pub(super) fn is_weights(name: &str) -> bool {
+    name == names::WEIGHTS || name == names::WEIGHTS_INDEX || is_shard(name)
+}
+
 /// Whether a file is named as a shard of any number of them.
 fn is_shard(name: &str) -> bool {
     let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());

@@ -135,6 +135,22 @@ impl RepoId {
             name: name.to_owned(),
         })
     }
+
+    /// Reads the id of a repository to write to, where a name alone is one of the account's.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    #[cfg(feature = "hub")]
+    pub(super) fn parse_own(id: &str) -> Result<Self, HubError> {
+        let repo = Self::parse(id)?;
+        match id.contains('/') {
+            true => Ok(repo),
+            false => Ok(Self {
+                owner: String::new(),
+                ..repo
+            }),
+        }
+    }
 }
 
 impl fmt::Display for RepoId {
