@@ -2,12 +2,14 @@ use std::marker::PhantomData;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::{
     Columns, GISTEmbedLoss, Loss, LossData, LossInput, MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 };
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 
 /// A loss whose batch is embedded in mini-batches, so that the batch may be far larger
 /// than memory could hold at once (GradCache, Gao et al. 2021,
@@ -58,6 +60,16 @@ impl<B: Backend, L: Loss<B>> CachedLoss<B, L> {
 impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
     fn name(&self) -> &'static str {
         self.loss.name()
+    }
+
+    fn describe(&self) -> CardLoss {
+        let mut described = self.loss.describe();
+        described.name = format!("Cached{}", described.name);
+        let size = json!(self.mini_batch_size);
+        described
+            .parameters
+            .insert("mini_batch_size".to_owned(), size);
+        described
     }
 
     fn columns(&self) -> Columns {

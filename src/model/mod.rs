@@ -2,6 +2,7 @@
 
 mod adapter_choice;
 mod adapters;
+mod card;
 mod config;
 mod encode;
 mod eva;
@@ -13,7 +14,11 @@ mod weighted;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;
-pub use config::{AdapterSettings, ModelCardData, ModelConfig, ModelParts, WeightsReport};
+pub use card::{
+    CardArgument, CardColumn, CardDataset, CardEvaluation, CardLogLine, CardLoss, CardTraining,
+    ModelCardData,
+};
+pub use config::{AdapterSettings, ModelConfig, ModelParts, WeightsReport};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{
     Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,

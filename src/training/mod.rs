@@ -8,6 +8,7 @@
 //! if it had not been.
 
 mod arguments;
+mod card;
 mod checkpoint;
 mod dataset;
 mod gradcache;

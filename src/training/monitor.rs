@@ -64,6 +64,8 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) samples: usize,
     /// The time that they took.
     pub(super) duration: Duration,
+    /// The time that evaluations took.
+    pub(super) evaluating: Duration,
     /// When the step before was done.
     pub(super) last_step_at: Instant,
     /// What the workers did of the step that is under way.
@@ -192,12 +194,14 @@ impl<B: AutodiffBackend> Monitor<B> {
         {
             return Ok(());
         }
+        let begun = Instant::now();
         let record = EvaluationRecord {
             step: self.steps,
             epoch: self.plan.epochs_after(self.steps),
             primary_metric: evaluator.primary_metric(model),
             metrics: evaluator.evaluate(model)?,
         };
+        self.evaluating += begun.elapsed();
         log::info!(
             "step {}: {} {:.4}",
             record.step,

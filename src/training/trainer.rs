@@ -11,6 +11,7 @@ use burn::train::renderer::MetricsRenderer;
 use burn::train::{Learner, SupervisedTraining};
 
 use super::arguments::TrainingArguments;
+use super::card;
 use super::checkpoint::{self, Checkpoint, HISTORY};
 use super::dataset::Dataset;
 use super::history::{EvaluationRecord, History, HistoryWriter};
@@ -250,6 +251,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             steps: first_step,
             samples: 0,
             duration: Duration::ZERO,
+            evaluating: Duration::ZERO,
             last_step_at: Instant::now(),
             losses: Vec::new(),
             unlogged: Vec::new(),
@@ -296,6 +298,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         }
         let mut monitor = lock(&monitor);
         monitor.evaluate(&model.model.valid())?;
+        card::note_run(&mut model.model, &model.loss, &monitor);
         Ok(Trained {
             model: model.model,
             history: monitor.history().clone(),

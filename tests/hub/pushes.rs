@@ -266,7 +266,32 @@ fn a_pull_request_leaves_the_branch_and_says_where_it_is() {
     assert_eq!(pushed.pull_request_url, Some(url));
     assert_eq!(setup.server.hub().commit, COMMIT);
     let description = header(&setup)["description"].to_string();
-    assert!(description.contains("refs/pr/"), "{description}");
+    assert!(
+        description.contains("SentenceTransformer(\\n  (0): Transformer("),
+        "{description}"
+    );
+}
+
+#[test]
+fn a_pull_request_is_not_opened_twice() {
+    let commits = |status, is_proposed| {
+        let setup = Setup::new(Hub {
+            faults: vec![("/commit/", status, None, 1)],
+            ..with_files(&[("notes.txt", "")])
+        });
+        let options = PushOptions {
+            create_pr: is_proposed,
+            ..into_existing(&setup)
+        };
+        let is_pushed = model().push_to_hub(ID, &options).is_ok();
+        let hub = setup.server.hub();
+        let asked = hub.requests.iter().filter(|r| r.path.contains("/commit/"));
+        (is_pushed, asked.count())
+    };
+    // Busy: nothing was done. Timed out: no one knows.
+    assert_eq!(commits(503, true), (true, 2));
+    assert_eq!(commits(504, true), (false, 1));
+    assert_eq!(commits(504, false), (true, 2));
 }
 
 #[test]

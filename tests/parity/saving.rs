@@ -122,3 +122,44 @@ fn a_card_that_is_there_can_stay() {
     tiny("tiny_bert/v6").save(folder.path()).unwrap();
     assert_ne!(fs::read_to_string(&card).unwrap(), "written by hand");
 }
+
+/// Writes folders for `tests/python/check_saved.py` to load, where the environment says
+/// where; elsewhere this crate loads them.
+#[test]
+fn what_is_saved_embeds_the_same_when_it_is_loaded() {
+    let kept = std::env::var_os("SENTENCE_BURN_SAVED");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = kept.as_deref().map_or(scratch.path(), Path::new);
+    let texts = ["a quick dog", "", "where is the lazy train?"];
+    let mut adapted = tiny("tiny_bert/v6");
+    adapted.load_adapter(path("tiny_lora/default")).unwrap();
+    let mut merged = adapted.clone();
+    merged.merge_and_unload().unwrap();
+    let mut expected = serde_json::Map::new();
+    for (name, model, max_shard_size) in [
+        ("whole", &tiny("tiny_bert/v6"), u64::MAX),
+        ("sharded", &tiny("tiny_bert/v6"), 20_000),
+        ("dense", &tiny("tiny_bert/dense"), u64::MAX),
+        ("adapter", &adapted, u64::MAX),
+        ("merged", &merged, u64::MAX),
+    ] {
+        let options = SaveOptions {
+            max_shard_size,
+            ..SaveOptions::default()
+        };
+        model.save_with(folder.join(name), &options).unwrap();
+        let embeddings = model.encode(&texts).unwrap();
+        let dim = embeddings.dims()[1];
+        let values: Vec<f32> = embeddings.into_data().iter::<f32>().collect();
+        if name != "sharded" {
+            let again = Model::load(folder.join(name), &device()).unwrap();
+            let found = again.encode(&texts).unwrap().into_data();
+            let worst = found.iter::<f32>().zip(&values).map(|(a, b)| (a - b).abs());
+            assert!(worst.fold(0.0, f32::max) <= 1e-6, "{name}");
+        }
+        let rows: Vec<&[f32]> = values.chunks(dim).collect();
+        expected.insert(name.to_owned(), serde_json::json!(rows));
+    }
+    let expected = serde_json::json!({ "texts": texts, "embeddings": expected });
+    fs::write(folder.join("expected.json"), expected.to_string()).unwrap();
+}

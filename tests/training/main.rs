@@ -3,6 +3,7 @@
 mod adapters;
 mod errors;
 mod losses;
+mod model_card;
 mod resume;
 mod steps;
 

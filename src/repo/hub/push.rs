@@ -94,7 +94,7 @@ impl<B: Backend> SentenceTransformer<B> {
         let (client, repo) = open(repo, options)?;
         let there = in_own_thread(|| files_there(&repo, options))?;
         let description = match &options.commit_description {
-            None if options.create_pr => Some(Self::describe(&repo)),
+            None if options.create_pr => Some(self.describe(&repo)),
             description => description.clone(),
         };
         let push = |folder: &Path| {
@@ -118,12 +118,13 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     /// What a pull request says of a model.
-    fn describe(repo: &RepoId) -> String {
+    fn describe(&self, repo: &RepoId) -> String {
         format!(
             "Adds a Sentence Transformers model, which can be tried before this is \
              merged:\n\n```python\nfrom sentence_transformers import SentenceTransformer\n\nmodel = \
              SentenceTransformer(\"{repo}\", revision=\"refs/pr/N\")  # N: this pull request's \
-             number\n```\n"
+             number\n```\n\n## Full Model Architecture\n\n```\n{}\n```\n",
+            crate::repo::model_card::architecture(self)
         )
     }
 }
@@ -270,7 +271,14 @@ fn commit(
     let hub = &options.hub;
     let message = options.commit_message.as_deref();
     let model = client.model(&repo.owner, &repo.name);
-    let committed = retrying(hub, || {
+    // Where an answer got lost, a pull request may have been opened; another commit of the
+    // same files changes nothing.
+    let may = |failure: &Failure| {
+        let is_undone =
+            matches!(failure, Failure::Answer(answer) if [429, 503].contains(&answer.status));
+        is_undone || !options.create_pr
+    };
+    let committed = retrying_if(hub, may, || {
         model
             .create_commit()
             .operations(operations.to_vec())
@@ -338,10 +346,19 @@ fn files_below(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// Asks the hub, again where that may help.
 fn retrying<T>(hub: &HubOptions, ask: impl Fn() -> HFResult<T>) -> Result<T, Failure> {
+    retrying_if(hub, |_| true, ask)
+}
+
+/// Asks the hub, again where that may help and may be done.
+fn retrying_if<T>(
+    hub: &HubOptions,
+    may: impl Fn(&Failure) -> bool,
+    ask: impl Fn() -> HFResult<T>,
+) -> Result<T, Failure> {
     let mut retries = Retries::new(hub.retries);
     loop {
         match ask().map_err(failure) {
-            Err(failure) if retries.wait(failure.chance()) => {}
+            Err(failure) if may(&failure) && retries.wait(failure.chance()) => {}
             answer => return answer,
         }
     }
@@ -370,7 +387,9 @@ fn failure(error: HFError) -> Failure {
             ..
         } => (context, None),
         HFError::Request { source, .. } => return source.into(),
-        HFError::Io(source) => return Failure::Io(source),
+        HFError::Io(source) => {
+            return Failure::Malformed(format!("cannot read what is to be pushed: {source}"));
+        }
         error @ HFError::Xet { .. } => return Failure::Broken(chain(&error)),
         other => return Failure::Malformed(chain(&other)),
     };
