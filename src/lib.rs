@@ -30,7 +30,8 @@ pub use adapter::{
 };
 pub use error::{Error, Result};
 pub use model::{
-    AdapterChoice, EncodeOptions, ModelCardData, Precision, SentenceTransformer, SimilarityFunction,
+    AdapterChoice, CardDataset, EncodeOptions, ModelCardData, Precision, SentenceTransformer,
+    SimilarityFunction,
 };
-pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions};
+pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions, SaveOptions};
 pub use text::{Prompt, Prompts};

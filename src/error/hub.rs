@@ -1,5 +1,6 @@
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What can go wrong between here and the Hugging Face Hub.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +67,51 @@ pub enum HubError {
         found: Vec<String>,
     },
     /// The token is missing, wrong, or does not reach this repository.
-    #[error("repository `{id}`: access refused ({reason}): give a token that may read it")]
+    #[error("repository `{id}`: access refused ({reason}): give a token that may {access} it")]
     Unauthorized {
         /// The repository.
         id: String,
         /// What the hub says.
         reason: String,
+        /// What the token must allow: `read` or `write`.
+        access: &'static str,
+    },
+    /// The hub asks to be left alone for longer than is waited for.
+    #[error(
+        "repository `{id}`: {endpoint} takes no more requests for now: try again in {} s, or with \
+         a token, which may make more", wait.as_secs()
+    )]
+    RateLimited {
+        /// The repository.
+        id: String,
+        /// The hub asked.
+        endpoint: String,
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// The hub does not take what is sent to it.
+    #[error("repository `{id}`: {endpoint} refuses the request: {reason}")]
+    Refused {
+        /// The repository.
+        id: String,
+        /// The hub asked.
+        endpoint: String,
+        /// What the hub says.
+        reason: String,
+    },
+    /// A repository that was to be made is there already.
+    #[error("repository `{id}` is there already: set `exist_ok` to push into it")]
+    AlreadyThere {
+        /// The repository.
+        id: String,
+    },
+    /// What is pushed and what is there would be read as one model.
+    #[error("repository `{id}` holds {holds} already: push to another repository or branch")]
+    Occupied {
+        /// The repository.
+        id: String,
+        /// What it holds.
+        holds: &'static str,
     },
     /// The repository is open only to those who accepted its terms.
     #[error(
@@ -132,6 +172,27 @@ pub enum HubError {
         expected: u64,
         /// The size that arrived.
         found: u64,
+    },
+    /// A file arrived with another content; it was removed.
+    #[error(
+        "repository `{id}`: {file} arrived with the digest {found}, the hub lists {expected}: \
+         something between here and the hub changes it"
+    )]
+    Corrupted {
+        /// The repository.
+        id: String,
+        /// The file.
+        file: String,
+        /// The digest that the hub lists.
+        expected: String,
+        /// The digest that arrived.
+        found: String,
+    },
+    /// There is nothing to ask a hub with.
+    #[error("cannot make a client for the hub: {reason}")]
+    NoClient {
+        /// The cause.
+        reason: String,
     },
     /// There is no home folder to keep a cache in.
     #[error("no home folder to keep downloads in: give `cache_dir`")]

@@ -25,6 +25,7 @@ mod binary_classification;
 mod classification;
 mod correlation;
 mod csv;
+mod description;
 mod embedding_similarity;
 mod information_retrieval;
 mod metrics;
@@ -72,7 +73,7 @@ pub use translation::{TranslationEvaluator, TranslationOptions};
 pub use triplet::{Triplet, TripletEvaluator, TripletMargin, TripletOptions};
 
 use crate::error::{EvaluationError, Result};
-use crate::model::{SentenceTransformer, SimilarityFunction};
+use crate::model::{CardEvaluation, SentenceTransformer, SimilarityFunction};
 
 /// A task to try models on.
 pub trait Evaluator<B: Backend> {
@@ -91,6 +92,19 @@ pub trait Evaluator<B: Backend> {
     ///
     /// [`EvaluationError::NotANumber`]: crate::error::EvaluationError::NotANumber
     fn evaluate(&self, model: &SentenceTransformer<B>) -> Result<Metrics>;
+
+    /// What a model card says of these metrics, which this evaluator found: one entry, unless
+    /// it is made of others.
+    fn describe(&self, model: &SentenceTransformer<B>, metrics: &Metrics) -> Vec<CardEvaluation> {
+        let type_name = std::any::type_name::<Self>();
+        let primary = self.primary_metric(model);
+        vec![description::described(
+            type_name,
+            self.name(),
+            &primary,
+            metrics,
+        )]
+    }
 
     /// The CSV files that [`evaluate_to`](Self::evaluate_to) adds a row to; none unless an
     /// evaluator says so.

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::{CsvReport, EvaluatedAt, Evaluator, Metrics};
 use crate::error::Result;
-use crate::model::SentenceTransformer;
+use crate::model::{CardEvaluation, SentenceTransformer};
 
 /// What a [`SequentialEvaluator`] makes of its evaluators' primary metrics.
 type MainScore = Box<dyn Fn(&[f64]) -> f64 + Send + Sync>;
@@ -81,6 +81,22 @@ impl<B: Backend> Evaluator<B> for SequentialEvaluator<B> {
 
     fn evaluate(&self, model: &SentenceTransformer<B>) -> Result<Metrics> {
         self.gather(model, |evaluator| evaluator.evaluate(model))
+    }
+
+    /// What each of its evaluators says of its own metrics.
+    fn describe(&self, model: &SentenceTransformer<B>, metrics: &Metrics) -> Vec<CardEvaluation> {
+        let of = |evaluator: &dyn Evaluator<B>| {
+            let prefix = super::prefixed(evaluator.name(), "");
+            let own = metrics
+                .iter()
+                .filter(|(metric, _)| metric.starts_with(&prefix));
+            evaluator.describe(model, &own.collect())
+        };
+        let described = self
+            .evaluators
+            .iter()
+            .flat_map(|evaluator| of(evaluator.as_ref()));
+        described.collect()
     }
 
     /// The files of all its evaluators.

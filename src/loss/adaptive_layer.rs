@@ -6,9 +6,12 @@ use burn::tensor::{Tensor, backend::Backend};
 use rand::rngs::StdRng;
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
+use serde_json::json;
 
+use super::description::around;
 use super::{Columns, Loss, LossData, LossInput, MiniBatch};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 
 /// How much each layer before the last counts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -136,6 +139,25 @@ impl<B: Backend, L: Loss<B>> AdaptiveLayerLoss<B, L> {
 impl<B: Backend, L: Loss<B>> Loss<B> for AdaptiveLayerLoss<B, L> {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        let inner = self.loss.describe();
+        let parameters = json!({
+            "loss": inner.name,
+            "n_layers_per_step": self.config.n_layers_per_step.map_or(json!(-1), |count| json!(count)),
+            "last_layer_weight": self.config.last_layer_weight,
+            "prior_layers_weight": self.config.prior_layers_weight,
+            "kl_div_weight": self.config.kl_div_weight,
+            "kl_temperature": self.config.kl_temperature,
+            "layer_weighting": match self.config.layer_weighting {
+                LayerWeighting::Uniform => "uniform",
+                LayerWeighting::Log => "log",
+                LayerWeighting::Linear => "linear",
+                LayerWeighting::Custom(_) => "custom",
+            },
+        });
+        around(NAME, parameters, inner)
     }
 
     fn columns(&self) -> Columns {

@@ -1,10 +1,13 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::cosent::{check_scale, out_of_order};
+use super::description::described;
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
 use crate::kernel::normalize;
+use crate::model::CardLoss;
 
 /// How [`AnglELoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,13 @@ pub struct AnglELoss {
 impl<B: Backend> Loss<B> for AnglELoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({ "scale": self.scale, "similarity_fct": "pairwise_angle_sim" }),
+        )
     }
 
     fn columns(&self) -> Columns {

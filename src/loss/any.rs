@@ -42,6 +42,12 @@ macro_rules! any_loss {
                 }
             }
 
+            fn describe(&self) -> CardLoss {
+                match self {
+                    $(Self::$variant(loss) => Loss::<B>::describe(loss),)*
+                }
+            }
+
             fn columns(&self) -> Columns {
                 match self {
                     $(Self::$variant(loss) => Loss::<B>::columns(loss),)*

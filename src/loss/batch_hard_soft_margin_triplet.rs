@@ -1,9 +1,12 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::batch_hard_triplet::{TEXTS_WITH_CLASSES, hardest_triplets};
+use super::description::described;
 use super::{BatchHardTripletLossDistanceFunction, Columns, Loss, LossInput};
+use crate::model::CardLoss;
 
 /// How [`BatchHardSoftMarginTripletLoss`] is built.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,6 +40,13 @@ pub struct BatchHardSoftMarginTripletLoss {
 impl<B: Backend> Loss<B> for BatchHardSoftMarginTripletLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({ "distance_metric": self.config.distance_metric.name() }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,11 +1,14 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::contrastive::check_margin;
+use super::description::described;
 use super::in_batch::{equal_labels, own_mask, own_scores};
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::Result;
+use crate::model::CardLoss;
 use crate::model::similarity::{cos_sim, dot_score};
 
 /// How far the texts of a batch are from each other.
@@ -19,6 +22,14 @@ pub enum BatchHardTripletLossDistanceFunction {
 }
 
 impl BatchHardTripletLossDistanceFunction {
+    /// The name that Python gives it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::CosineDistance => "cosine_distance",
+            Self::EuclideanDistance => "euclidean_distance",
+        }
+    }
+
     /// The distances between all texts of a batch.
     ///
     /// # Shapes
@@ -92,6 +103,16 @@ pub(super) const TEXTS_WITH_CLASSES: Columns = Columns {
 impl<B: Backend> Loss<B> for BatchHardTripletLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "distance_metric": self.config.distance_metric.name(),
+                "margin": self.config.margin,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,12 +1,15 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::batch_all_triplet::PositivePairs;
 use super::batch_hard_triplet::TEXTS_WITH_CLASSES;
 use super::contrastive::check_margin;
+use super::description::described;
 use super::{BatchHardTripletLossDistanceFunction, Columns, Loss, LossInput};
 use crate::error::Result;
+use crate::model::CardLoss;
 
 /// How [`BatchSemiHardTripletLoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +58,16 @@ pub struct BatchSemiHardTripletLoss {
 impl<B: Backend> Loss<B> for BatchSemiHardTripletLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "distance_metric": self.config.distance_metric.name(),
+                "margin": self.config.margin,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -3,12 +3,14 @@ use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::{
     Columns, GISTEmbedLoss, Loss, LossData, LossInput, MiniBatch, MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 };
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 
 /// A loss whose batch is embedded in mini-batches, so that the batch may be far larger
 /// than memory could hold at once (GradCache, Gao et al. 2021,
@@ -76,6 +78,19 @@ impl<B: Backend, L: Loss<B>> CachedLoss<B, L> {
 impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
     fn name(&self) -> &'static str {
         self.loss.name()
+    }
+
+    fn describe(&self) -> CardLoss {
+        let mut described = self.loss.describe();
+        described.name = format!("Cached{}", described.name);
+        let MiniBatch { rows, tokens } = self.mini_batch;
+        let sizes = [
+            ("mini_batch_size", json!(rows)),
+            ("mini_batch_num_tokens", json!(tokens)),
+        ];
+        let sizes = sizes.map(|(name, size)| (name.to_owned(), size));
+        described.parameters.extend(sizes);
+        described
     }
 
     fn columns(&self) -> Columns {

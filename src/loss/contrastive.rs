@@ -1,10 +1,13 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::cosine_similarity::cosine_similarity;
+use super::description::described;
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 
 /// How far apart the two texts of a pair are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +23,15 @@ pub enum SiameseDistanceMetric {
 }
 
 impl SiameseDistanceMetric {
+    /// The name that Python gives it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Euclidean => "SiameseDistanceMetric.EUCLIDEAN",
+            Self::Manhattan => "SiameseDistanceMetric.MANHATTAN",
+            Self::CosineDistance => "SiameseDistanceMetric.COSINE_DISTANCE",
+        }
+    }
+
     /// The distance of each row of `a` to the same row of `b`.
     ///
     /// # Shapes
@@ -86,6 +98,17 @@ pub struct ContrastiveLoss {
 impl<B: Backend> Loss<B> for ContrastiveLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "distance_metric": self.config.distance_metric.name(),
+                "margin": self.config.margin,
+                "size_average": self.config.size_average,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,8 +1,11 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::{described, pairwise_name};
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::SimilarityFunction;
 
 /// How [`CoSENTLoss`] is built.
@@ -52,6 +55,16 @@ pub struct CoSENTLoss {
 impl<B: Backend> Loss<B> for CoSENTLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "scale": self.config.scale,
+                "similarity_fct": pairwise_name(self.config.similarity),
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,7 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::described;
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
+use crate::model::CardLoss;
 
 const NAME: &str = "CosineSimilarityLoss";
 
@@ -14,6 +17,16 @@ pub struct CosineSimilarityLoss;
 impl<B: Backend> Loss<B> for CosineSimilarityLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "loss_fct": "torch.nn.modules.loss.MSELoss",
+                "cos_score_transformation": "torch.nn.modules.linear.Identity",
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

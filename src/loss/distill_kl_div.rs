@@ -1,9 +1,12 @@
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::{described, pairwise_name};
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::SimilarityFunction;
 
 /// How [`DistillKLDivLoss`] is built.
@@ -74,6 +77,17 @@ pub struct DistillKLDivLoss {
 impl<B: Backend> Loss<B> for DistillKLDivLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "similarity_fct": pairwise_name(self.similarity),
+                "student_temperature": self.student_temperature,
+                "teacher_temperature": self.teacher_temperature,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,9 +1,12 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::cosine_similarity::cosine_similarity;
+use super::description::described;
 use super::{Columns, LabelColumn, LinearHead, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::pairwise_euclidean_sim;
 
 /// How far a student's embedding is from its teacher's.
@@ -105,6 +108,22 @@ impl<B: Backend> EmbedDistillLoss<B> {
 impl<B: Backend> Loss<B> for EmbedDistillLoss<B> {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn describe(&self) -> CardLoss {
+        let projection_dim = self.projection.as_ref().map(|head| head.weight.dims()[0]);
+        let mut parameters = json!({ "projection_dim": projection_dim });
+        if self.name == NAME {
+            parameters = json!({
+                "distance_metric": match self.distance_metric {
+                    EmbedDistillMetric::Mse => "mse",
+                    EmbedDistillMetric::L2 => "l2",
+                    EmbedDistillMetric::Cosine => "cosine",
+                },
+                "projection_dim": projection_dim,
+            });
+        }
+        described(self.name, parameters)
     }
 
     fn columns(&self) -> Columns {

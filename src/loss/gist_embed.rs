@@ -2,11 +2,14 @@ use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, backend::Backend};
+use serde_json::json;
 
 use super::cosine_similarity::unit_length;
+use super::description::described;
 use super::in_batch::{log_sum_exp, own_mask_of, own_scores_of};
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::dot_score;
 
 /// What a margin is measured in.
@@ -141,6 +144,22 @@ impl GISTEmbedLoss {
 impl<B: Backend> Loss<B> for GISTEmbedLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "temperature": self.config.temperature,
+                "margin_strategy": match self.config.margin_strategy {
+                    MarginStrategy::Absolute => "absolute",
+                    MarginStrategy::Relative => "relative",
+                },
+                "margin": self.config.margin,
+                "contrast_anchors": self.config.contrast_anchors,
+                "contrast_positives": self.config.contrast_positives,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,10 +1,13 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::{described, similarity_name};
 use super::in_batch::own_mask;
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::SimilarityFunction;
 
 /// How the terms of several columns become one.
@@ -102,6 +105,21 @@ impl GlobalOrthogonalRegularizationLoss {
 impl<B: Backend> Loss<B> for GlobalOrthogonalRegularizationLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "similarity_fct": similarity_name(self.config.similarity),
+                "mean_weight": self.config.mean_weight,
+                "second_moment_weight": self.config.second_moment_weight,
+                "aggregation": match self.config.aggregation {
+                    GorAggregation::Mean => "mean",
+                    GorAggregation::Sum => "sum",
+                },
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,8 +1,11 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::{described, pairwise_name};
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::SimilarityFunction;
 
 /// How [`MarginMSELoss`] is built.
@@ -45,6 +48,13 @@ pub struct MarginMSELoss {
 impl<B: Backend> Loss<B> for MarginMSELoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({ "similarity_fct": pairwise_name(self.config.similarity) }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -7,10 +7,13 @@ use burn::tensor::{Tensor, backend::Backend};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index;
+use serde_json::json;
 
+use super::description::around;
 use super::{Columns, Labels, Loss, LossData, LossInput, MiniBatch};
 use crate::error::{LossError, Result};
 use crate::kernel::normalize;
+use crate::model::CardLoss;
 
 /// How [`MatryoshkaLoss`] is built.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -107,6 +110,19 @@ impl<B: Backend, L: Loss<B>> MatryoshkaLoss<B, L> {
 impl<B: Backend, L: Loss<B>> Loss<B> for MatryoshkaLoss<B, L> {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        let inner = self.loss.describe();
+        let (dims, weights): (Vec<usize>, Vec<f64>) = self.dims.iter().copied().unzip();
+        let parameters = json!({
+            "loss": inner.name,
+            "matryoshka_dims": dims,
+            "matryoshka_weights": weights,
+            // Python's -1 is all of them.
+            "n_dims_per_step": self.n_dims_per_step.map_or(json!(-1), |count| json!(count)),
+        });
+        around(NAME, parameters, inner)
     }
 
     fn columns(&self) -> Columns {

@@ -3,11 +3,14 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::contrastive::check_margin;
+use super::description::described;
 use super::in_batch::{own_mask_of, own_scores_of};
 use super::{Columns, LabelColumn, Loss, LossInput, MiniBatch, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::cos_sim;
 
 /// How [`MegaBatchMarginLoss`] is built.
@@ -85,6 +88,17 @@ impl MegaBatchMarginLoss {
 impl<B: Backend> Loss<B> for MegaBatchMarginLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "positive_margin": self.config.positive_margin,
+                "negative_margin": self.config.negative_margin,
+                "mini_batch_size": self.config.mini_batch_size,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

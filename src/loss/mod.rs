@@ -21,6 +21,7 @@ mod contrastive;
 mod cosent;
 mod cosine_similarity;
 mod data;
+mod description;
 mod distill_kl_div;
 mod embed_distill;
 mod gist_embed;
@@ -93,6 +94,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::error::Result;
+use crate::model::CardLoss;
 
 /// What training minimises.
 ///
@@ -101,6 +103,15 @@ use crate::error::Result;
 pub trait Loss<B: Backend>: Module<B> + ModuleDisplay {
     /// The loss's name in messages.
     fn name(&self) -> &'static str;
+
+    /// What a model card says of it: its name, and its parameters by the names that Python
+    /// gives them.
+    fn describe(&self) -> CardLoss {
+        CardLoss {
+            name: self.name().to_owned(),
+            ..CardLoss::default()
+        }
+    }
 
     /// The text columns and the label that it reads.
     fn columns(&self) -> Columns;

@@ -2,10 +2,13 @@ use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::{described, similarity_name};
 use super::in_batch::{log_sum_exp, own_mask_of, own_scores_of};
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 use crate::model::similarity::SimilarityFunction;
 
 /// Which texts of the batch stand against the positive.
@@ -200,6 +203,37 @@ impl MultipleNegativesRankingLoss {
 impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        let directions = self
+            .config
+            .directions
+            .iter()
+            .map(|direction| match direction {
+                Direction::QueryToDoc => "query_to_doc",
+                Direction::QueryToQuery => "query_to_query",
+                Direction::DocToQuery => "doc_to_query",
+                Direction::DocToDoc => "doc_to_doc",
+            });
+        described(
+            NAME,
+            json!({
+                "scale": self.config.scale,
+                "similarity_fct": similarity_name(self.config.similarity),
+                "directions": directions.collect::<Vec<_>>(),
+                "partition_mode": match self.config.partition_mode {
+                    PartitionMode::Joint => "joint",
+                    PartitionMode::PerDirection => "per_direction",
+                },
+                "hardness_mode": self.config.hardness_mode.map(|mode| match mode {
+                    HardnessMode::InBatchNegatives => "in_batch_negatives",
+                    HardnessMode::HardNegatives => "hard_negatives",
+                    HardnessMode::AllNegatives => "all_negatives",
+                }),
+                "hardness_strength": self.config.hardness_strength,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,10 +1,13 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Bool, Tensor, backend::Backend};
+use serde_json::json;
 
 use super::contrastive::{check_margin, is_binary};
+use super::description::described;
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, SiameseDistanceMetric, TextColumns};
 use crate::error::Result;
+use crate::model::CardLoss;
 
 /// How [`OnlineContrastiveLoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +57,16 @@ pub struct OnlineContrastiveLoss {
 impl<B: Backend> Loss<B> for OnlineContrastiveLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "distance_metric": self.config.distance_metric.name(),
+                "margin": self.config.margin,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

@@ -1,9 +1,12 @@
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
+use super::description::described;
 use super::{Columns, LabelColumn, LinearHead, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
+use crate::model::CardLoss;
 
 /// How [`SoftmaxLoss`] is built.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +109,18 @@ impl<B: Backend> SoftmaxLoss<B> {
 impl<B: Backend> Loss<B> for SoftmaxLoss<B> {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "num_labels": self.config.num_labels,
+                "concatenation_sent_rep": self.config.concatenation_sent_rep,
+                "concatenation_sent_difference": self.config.concatenation_sent_difference,
+                "concatenation_sent_multiplication": self.config.concatenation_sent_multiplication,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

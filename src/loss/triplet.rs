@@ -1,10 +1,13 @@
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
+use serde_json::json;
 
 use super::contrastive::check_margin;
+use super::description::described;
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::Result;
+use crate::model::CardLoss;
 use crate::model::similarity::{pairwise_cos_sim, pairwise_euclidean_sim, pairwise_manhattan_sim};
 
 /// How far an anchor is from another text.
@@ -65,6 +68,20 @@ pub struct TripletLoss {
 impl<B: Backend> Loss<B> for TripletLoss {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn describe(&self) -> CardLoss {
+        described(
+            NAME,
+            json!({
+                "distance_metric": match self.config.distance_metric {
+                    TripletDistanceMetric::Cosine => "TripletDistanceMetric.COSINE",
+                    TripletDistanceMetric::Euclidean => "TripletDistanceMetric.EUCLIDEAN",
+                    TripletDistanceMetric::Manhattan => "TripletDistanceMetric.MANHATTAN",
+                },
+                "triplet_margin": self.config.triplet_margin,
+            }),
+        )
     }
 
     fn columns(&self) -> Columns {

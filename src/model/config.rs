@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use serde_json::{Map, Value};
 
-use super::SimilarityFunction;
+use super::{ModelCardData, SimilarityFunction};
 use crate::encoder::{Encoder, EncoderConfig};
 use crate::modules::{SentenceModule, Step};
 use crate::text::{Prompts, TextTokenizer};
@@ -56,33 +56,6 @@ pub struct AdapterSettings {
 pub struct WeightsReport {
     /// Tensors that no layer has a place for; they are not used.
     pub unused: Vec<String>,
-}
-
-/// What a model card says that no file of the model does.
-///
-/// ```
-/// use sentence_burn::ModelCardData;
-///
-/// let card = ModelCardData {
-///     language: Some("en".into()),
-///     license: Some("apache-2.0".into()),
-///     model_name: Some("all-MiniLM-L6-v2 adapter finetuned on GooAQ pairs".into()),
-///     ..ModelCardData::default()
-/// };
-/// # assert!(card.tags.is_empty());
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelCardData {
-    /// The language of the texts, as an ISO code.
-    pub language: Option<String>,
-    /// The licence, as the hub names it.
-    pub license: Option<String>,
-    /// The model's name, the card's heading.
-    pub model_name: Option<String>,
-    /// The hub id that the model will have.
-    pub model_id: Option<String>,
-    /// Further tags.
-    pub tags: Vec<String>,
 }
 
 /// The parts a model is made of.

@@ -2,6 +2,7 @@
 
 mod adapter_choice;
 mod adapters;
+mod card;
 mod config;
 mod encode;
 mod encode_options;
@@ -16,9 +17,12 @@ mod weighted;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
 pub use adapters::AdapterWeights;
+pub use card::{
+    CardArgument, CardColumn, CardDataset, CardEvaluation, CardLogLine, CardLoss, CardTraining,
+    ModelCardData,
+};
 pub use config::{
-    AdapterSettings, InputConfig, ModelCardData, ModelConfig, ModelParts, RouteInput, Routing,
-    WeightsReport,
+    AdapterSettings, InputConfig, ModelConfig, ModelParts, RouteInput, Routing, WeightsReport,
 };
 pub use encode_options::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{

@@ -338,6 +338,11 @@ impl<B: Backend> SentenceTransformer<B> {
         self.config_mut().card = card;
     }
 
+    /// What the model card says beside what the model itself knows, to be changed.
+    pub fn model_card_data_mut(&mut self) -> &mut ModelCardData {
+        &mut self.config_mut().card
+    }
+
     pub(super) fn config_mut(&mut self) -> &mut ModelConfig {
         Arc::make_mut(&mut self.config)
     }

@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 
 use crate::error::{RepoError, Result};
 
@@ -63,11 +64,13 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
 }
 
 /// Writes a folder's files so that a failure leaves the old ones: each is written whole
-/// beside its place, and only when all of them are, they are renamed into place.
+/// beside its place, and only when all of them are, they are renamed into place. Where a
+/// renaming fails, those before it are undone.
 #[derive(Debug)]
 pub(super) struct FolderWriter {
     folder: PathBuf,
     staged: Vec<(TempPath, PathBuf)>,
+    removed: Vec<PathBuf>,
 }
 
 impl FolderWriter {
@@ -80,6 +83,7 @@ impl FolderWriter {
         Ok(Self {
             folder: folder.to_owned(),
             staged: Vec::new(),
+            removed: Vec::new(),
         })
     }
 
@@ -131,16 +135,127 @@ impl FolderWriter {
         self.stage(name, format!("{value:#}").as_bytes())
     }
 
+    /// Has a file removed once the staged ones are in place, if it is there then.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.removed.push(self.folder.join(name));
+    }
+
+    /// The folder written to.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Puts the staged files into place.
     ///
     /// # Errors
-    /// [`RepoError::Io`].
+    /// [`RepoError::Io`]; the folder then has its old files.
     pub(super) fn commit(self) -> Result<()> {
-        for (file, path) in self.staged {
-            file.persist(&path)
-                .map_err(|e| io_error(&path, "write", e.error))?;
+        let mut changes = Changes::new(&self.folder)?;
+        let changed = self
+            .staged
+            .into_iter()
+            .try_for_each(|(file, path)| {
+                let replaced = changes.replace(file, &path);
+                replaced.map_err(|e| io_error(&path, "write", e))
+            })
+            .and_then(|()| {
+                self.removed.into_iter().try_for_each(|path| {
+                    let removed = changes.remove(&path);
+                    removed.map_err(|e| io_error(&path, "remove", e))
+                })
+            });
+        match changed {
+            Ok(()) => changes.sync(),
+            Err(_) => changes.undo(),
         }
+        changed
+    }
+}
+
+/// The files that a commit changed so far, and what was there before.
+struct Changes {
+    /// Holds the old files until the commit is through.
+    old: TempDir,
+    done: Vec<Change>,
+}
+
+struct Change {
+    path: PathBuf,
+    /// Where the old file is kept, if there was one.
+    kept: Option<PathBuf>,
+}
+
+impl Changes {
+    fn new(folder: &Path) -> Result<Self> {
+        let old = tempfile::Builder::new()
+            .prefix(".replaced")
+            .tempdir_in(folder);
+        Ok(Self {
+            old: old.map_err(|e| io_error(folder, "write", e))?,
+            done: Vec::new(),
+        })
+    }
+
+    fn replace(&mut self, file: TempPath, path: &Path) -> io::Result<()> {
+        let kept = match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => {
+                let kept = self.place();
+                // With a second name for the old file, its place is never empty.
+                fs::hard_link(path, &kept).or_else(|_| fs::rename(path, &kept))?;
+                Some(kept)
+            }
+            Err(_) => None,
+        };
+        self.done.push(Change {
+            path: path.to_owned(),
+            kept,
+        });
+        Ok(file.persist(path)?)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let kept = self.place();
+        match fs::rename(path, &kept) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        self.done.push(Change {
+            path: path.to_owned(),
+            kept: Some(kept),
+        });
         Ok(())
+    }
+
+    fn place(&self) -> PathBuf {
+        self.old.path().join(self.done.len().to_string())
+    }
+
+    fn undo(&mut self) {
+        for Change { path, kept } in self.done.drain(..).rev() {
+            let undone = match kept {
+                Some(kept) => fs::rename(kept, &path),
+                None => fs::remove_file(&path),
+            };
+            match undone {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    log::error!("{}: cannot put the old file back: {error}", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Has the folders themselves written, as far as the system can.
+    fn sync(&self) {
+        let folders: BTreeSet<_> = self.done.iter().filter_map(|c| c.path.parent()).collect();
+        for folder in folders {
+            if cfg!(unix)
+                && let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all())
+            {
+                log::debug!("{}: cannot sync: {error}", folder.display());
+            }
+        }
     }
 }
 
@@ -180,6 +295,48 @@ mod tests {
             fs::read_to_string(folder.path().join("b/c.txt")).unwrap(),
             "deep"
         );
+    }
+
+    #[test]
+    fn a_commit_that_fails_half_way_leaves_the_old_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "old").unwrap();
+        fs::write(path("gone"), "old").unwrap();
+        let mut writer = FolderWriter::new(folder.path()).unwrap();
+        for name in ["a", "b", "c/d", "last"] {
+            writer.stage(name, b"new").unwrap();
+        }
+        writer.remove("gone");
+        // No file can take a folder's place.
+        fs::create_dir(path("last")).unwrap();
+        let error = writer.commit().unwrap_err();
+        assert!(
+            matches!(&error, Error::Repo(RepoError::Io { path: named, .. }) if *named == path("last")),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(path("a")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(path("gone")).unwrap(), "old");
+        let names = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a", "c", "gone", "last"]);
+        assert_eq!(fs::read_dir(path("c")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_that_are_no_longer_meant_go_when_the_new_ones_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("old"), "old").unwrap();
+        let mut writer = FolderWriter::new(folder.path()).unwrap();
+        writer.stage("new", b"new").unwrap();
+        writer.remove("old");
+        writer.remove("never");
+        assert!(path("old").exists());
+        writer.commit().unwrap();
+        assert!(path("new").exists() && !path("old").exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

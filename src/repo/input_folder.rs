@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::file::{FolderWriter, read_json, read_optional_fields};
 use super::names;
 use super::pipeline::{InputFolder, TextConfig};
-use super::weights::{read_weights, write_safetensors};
+use super::sharding::stage_weights;
+use super::weights::read_weights;
 use crate::encoder::{Encoder, EncoderConfig, StaticEmbeddingConfig};
 use crate::error::{RepoError, Result};
 use crate::model::{InputConfig, Layout, RouteInput, WeightsReport};
@@ -190,15 +191,25 @@ pub(super) struct SavedInput<'a, B: Backend> {
 }
 
 impl<B: Backend> SavedInput<'_, B> {
-    /// Stages the encoder's files.
+    /// Stages the encoder's files, its weights in files of at most `limit` bytes of tensors.
     ///
     /// # Errors
     /// [`RepoError`] naming the file.
-    pub(super) fn stage_encoder(&self, path: &str, writer: &mut FolderWriter) -> Result<()> {
+    pub(super) fn stage_encoder(
+        &self,
+        path: &str,
+        limit: u64,
+        writer: &mut FolderWriter,
+    ) -> Result<()> {
         let within = Layout::within(path);
         let tensors = self.config.state_dict(self.encoder)?;
-        let file = format!("{within}{}", names::WEIGHTS);
-        writer.stage_with(&file, |path| write_safetensors(&tensors, path))?;
+        // Python writes those of a StaticEmbedding, as of any module but a Transformer, whole.
+        let limit = if self.config.is_static() {
+            u64::MAX
+        } else {
+            limit
+        };
+        stage_weights(&tensors, &within, limit, writer)?;
         if self.config.is_static() {
             return Ok(());
         }

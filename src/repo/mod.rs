@@ -17,6 +17,7 @@ mod pipeline;
 mod pytorch;
 mod router_file;
 mod save;
+mod sharding;
 mod shards;
 mod source;
 mod tokenizer_folder;
@@ -24,3 +25,4 @@ mod weights;
 
 pub use hub::HubOptions;
 pub use load::{LoadAdapterOptions, LoadOptions};
+pub use save::SaveOptions;

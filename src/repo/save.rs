@@ -16,18 +16,46 @@ use crate::error::{RepoError, Result};
 use crate::model::{Layout, RouteInput, SentenceTransformer, file_name};
 use crate::modules::Step;
 
+/// How a model is saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// The most bytes of tensors in one weights file. A larger encoder is saved as several
+    /// files and an index of them, as Transformers saves it.
+    pub max_shard_size: u64,
+    /// Whether to write a model card. Without, a `README.md` that is there stays.
+    pub model_card: bool,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self {
+            max_shard_size: 5_000_000_000,
+            model_card: true,
+        }
+    }
+}
+
 impl<B: Backend> SentenceTransformer<B> {
     /// Saves the model as a folder that Python's Sentence Transformers 5.x and 6.x load.
     ///
     /// With an adapter, the encoder is left out: the folder holds the one active adapter
     /// and everything else, and names its base. Every file is written whole before the
-    /// first is put in place: a failed save leaves the old ones.
+    /// first is put in place: a failed save leaves the old ones, and so does one that is cut
+    /// off, but for the moment in which the files are renamed.
     ///
     /// # Errors
     /// [`AdapterError::NotOneActive`](crate::error::AdapterError) where several adapters or
     /// none are active, [`RepoError::Occupied`] where an adapter would lie beside a whole
     /// model or the other way round, [`RepoError::Io`] where a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        self.save_with(folder, &SaveOptions::default())
+    }
+
+    /// Saves the model with options; see [`save`](Self::save).
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, folder: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let folder = folder.as_ref();
         let layout = self.layout();
         let own = layout.inputs.first().map_or("", String::as_str);
@@ -41,8 +69,9 @@ impl<B: Backend> SentenceTransformer<B> {
                 .into());
             }
             let mut writer = FolderWriter::new(folder)?;
-            self.own_input().stage_encoder(own, &mut writer)?;
-            self.stage_pipeline(&layout, &mut writer)?;
+            self.own_input()
+                .stage_encoder(own, options.max_shard_size, &mut writer)?;
+            self.stage_pipeline(&layout, options, &mut writer)?;
             return writer.commit();
         }
         let adapter = self.adapters().only_active("save")?;
@@ -56,7 +85,7 @@ impl<B: Backend> SentenceTransformer<B> {
         }
         let mut writer = FolderWriter::new(folder)?;
         self.stage_adapter(adapter, &Layout::within(own), folder, &mut writer)?;
-        self.stage_pipeline(&layout, &mut writer)?;
+        self.stage_pipeline(&layout, options, &mut writer)?;
         writer.commit()
     }
 
@@ -158,7 +187,12 @@ impl<B: Backend> SentenceTransformer<B> {
 
     /// Everything but the model's own encoder, by the names of the legacy generation, which
     /// readers of both know.
-    fn stage_pipeline(&self, layout: &Layout, writer: &mut FolderWriter) -> Result<()> {
+    fn stage_pipeline(
+        &self,
+        layout: &Layout,
+        options: &SaveOptions,
+        writer: &mut FolderWriter,
+    ) -> Result<()> {
         let type_name = |step: &Step| self.step_type(step);
         let mut entries = Vec::new();
         for (index, step) in self.steps().iter().enumerate() {
@@ -176,7 +210,7 @@ impl<B: Backend> SentenceTransformer<B> {
         let inputs = [self.own_input()].into_iter().chain(others);
         for (index, (input, path)) in inputs.zip(&layout.inputs).enumerate() {
             if index > 0 {
-                input.stage_encoder(path, writer)?;
+                input.stage_encoder(path, options.max_shard_size, writer)?;
             }
             input.stage_texts(path, writer)?;
         }
@@ -194,7 +228,10 @@ impl<B: Backend> SentenceTransformer<B> {
             sentence_transformers["truncate_dim"] = dim.into();
         }
         writer.stage_json(names::SENTENCE_TRANSFORMERS, &sentence_transformers)?;
-        writer.stage(names::MODEL_CARD, model_card(self).as_bytes())
+        match options.model_card {
+            true => writer.stage(names::MODEL_CARD, model_card(self).as_bytes()),
+            false => Ok(()),
+        }
     }
 
     /// The configuration of a Router, and of those in its routes.

@@ -113,12 +113,23 @@ fn tensor_bytes(file: &MappedFile, range: Range<usize>, dtype: DType) -> Option<
 /// # Errors
 /// [`RepoError::UnsupportedDtype`] or [`RepoError::Safetensors`], naming `path`.
 pub(super) fn write_safetensors(tensors: &StateDict, path: &Path) -> Result<()> {
+    write_tensors(tensors.iter(), path)
+}
+
+/// Writes a safetensors file of some tensors; see [`write_safetensors`].
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub(super) fn write_tensors<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a TensorData)>,
+    path: &Path,
+) -> Result<()> {
     let malformed = |e: safetensors::SafeTensorError| RepoError::Safetensors {
         path: path.to_owned(),
         reason: e.to_string(),
     };
-    let mut views = Vec::with_capacity(tensors.len());
-    for (key, data) in tensors.iter() {
+    let mut views = Vec::new();
+    for (key, data) in tensors {
         let dtype = file_dtype(data.dtype).ok_or_else(|| RepoError::UnsupportedDtype {
             path: path.to_owned(),
             key: key.to_owned(),

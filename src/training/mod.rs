@@ -30,6 +30,7 @@
 mod argument_checks;
 mod arguments;
 mod best_model;
+mod card;
 mod checkpoint;
 mod dataset;
 mod evaluation_files;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::best_model::{BestEvaluation, Judge, LOSS, Verdict};
+use super::best_model::{BestEvaluation, Judge, Verdict};
 use super::checkpoint::{self, TrainerState};
 use super::evaluation_files;
 use super::event::{Listener, TrainingEvent};
@@ -61,6 +61,8 @@ pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) samples: usize,
     /// The time that they took.
     pub(super) duration: Duration,
+    /// The time that evaluations took.
+    pub(super) evaluating: Duration,
     /// When this run began or went on, and the steps behind then.
     pub(super) started: (Instant, usize),
     /// When the step before was done.
@@ -179,11 +181,24 @@ impl<B: AutodiffBackend> Monitor<B> {
 
     /// Whether something recurs after this step.
     fn is_due(&self, strategy: IntervalStrategy, steps: usize) -> bool {
+        self.is_due_after(self.steps, strategy, steps)
+    }
+
+    /// Whether something recurs after that step.
+    fn is_due_after(&self, step: usize, strategy: IntervalStrategy, steps: usize) -> bool {
         match strategy {
             IntervalStrategy::No => false,
-            IntervalStrategy::Steps => self.steps.is_multiple_of(steps),
-            IntervalStrategy::Epoch => self.plan.ends_epoch(self.steps),
+            IntervalStrategy::Steps => step.is_multiple_of(steps),
+            IntervalStrategy::Epoch => self.plan.ends_epoch(step),
         }
+    }
+
+    /// Whether the arguments ask for a log line after that step.
+    pub(super) fn is_logged(&self, step: usize) -> bool {
+        let arguments = self.plan.arguments();
+        let steps = arguments.logging_steps.steps(self.plan.total_steps());
+        let first = arguments.logging_first_step && step == 1;
+        first || self.is_due_after(step, arguments.logging_strategy, steps)
     }
 
     fn is_last_step(&self) -> bool {
@@ -219,10 +234,7 @@ impl<B: AutodiffBackend> Monitor<B> {
                 total_steps,
             });
         }
-        let arguments = self.plan.arguments();
-        let steps = arguments.logging_steps.steps(total_steps);
-        let first = arguments.logging_first_step && record.step == 1;
-        if !(first || self.is_due(arguments.logging_strategy, steps) || self.is_last_step()) {
+        if !(self.is_logged(record.step) || self.is_last_step()) {
             return;
         }
         let since = &self.history.history().losses()[self.logged..];
@@ -259,6 +271,7 @@ impl<B: AutodiffBackend> Monitor<B> {
         {
             return Ok(());
         }
+        let begun = Instant::now();
         let output_dir = &self.plan.arguments().output_dir;
         let epoch = self.plan.epochs_after(self.steps);
         let mut metrics = Metrics::new();
@@ -268,11 +281,10 @@ impl<B: AutodiffBackend> Monitor<B> {
             batches,
         } in &self.eval_sets
         {
-            let name = match &set.name {
-                Some(name) => format!("{name}_{LOSS}"),
-                None => LOSS.to_owned(),
-            };
-            metrics.insert(name, model.evaluation_loss(set, columns, batches)?);
+            metrics.insert(
+                set.loss_name(),
+                model.evaluation_loss(set, columns, batches)?,
+            );
         }
         let mut primary_metric = metrics.iter().next().map(|(name, _)| name.to_owned());
         if let Some(evaluator) = &self.evaluator {
@@ -291,6 +303,7 @@ impl<B: AutodiffBackend> Monitor<B> {
             primary_metric: primary_metric.unwrap_or_default(),
             metrics,
         };
+        self.evaluating += begun.elapsed();
         if self.is_judged() {
             self.judge.score(&record)?;
         }

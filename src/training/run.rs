@@ -13,6 +13,7 @@ use burn::train::{
 };
 
 use super::best_model::Judge;
+use super::card;
 use super::checkpoint::{self, Checkpoint, HISTORY};
 use super::evaluation_files;
 use super::history::HistoryWriter;
@@ -140,6 +141,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             logged: first_step,
             samples: 0,
             duration: Duration::ZERO,
+            evaluating: Duration::ZERO,
             started: (now, first_step),
             last_step_at: now,
             losses: Vec::new(),
@@ -193,6 +195,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         }
         let mut monitor = lock(&monitor);
         monitor.evaluate(&model)?;
+        let mut best_step = None;
         if arguments.load_best_model_at_end
             && let Some((best, path)) = monitor.best_checkpoint()
         {
@@ -204,7 +207,9 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             if best.step != monitor.steps {
                 (model, _) = Checkpoint::open(path)?.restore(model, &parameters)?;
             }
+            best_step = Some(best.step);
         }
+        card::note_run(&mut model.model, &model.losses, &monitor, best_step);
         let verdict = monitor.verdict();
         Ok(Trained {
             model: model.model,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::TrainingArguments;
+use super::best_model::LOSS;
 use super::dataset::Dataset;
 use super::learner::TrainableLoss;
 use super::text_batch::ColumnPass;
@@ -226,5 +227,13 @@ impl TrainingSet {
     /// What messages call it.
     pub(super) fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| "data set".to_owned())
+    }
+
+    /// What its loss is called among an evaluation's metrics.
+    pub(super) fn loss_name(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name}_{LOSS}"),
+            None => LOSS.to_owned(),
+        }
     }
 }

@@ -56,6 +56,7 @@ impl Setup {
         HubOptions {
             endpoint: self.server.endpoint(),
             cache_dir: Some(self.cache.path().to_owned()),
+            retries: 1,
             ..HubOptions::default()
         }
     }
@@ -117,6 +118,20 @@ fn a_split_is_found_by_its_name_and_nothing_else_is_downloaded() {
             .join("test.jsonl")
             .exists()
     );
+}
+
+#[test]
+fn a_file_that_came_broken_is_completed() {
+    let setup = Setup::with([("train.jsonl", lines("train", 10))], |hub| {
+        hub.drops.insert("train.jsonl".to_owned(), 1);
+        hub.flips.insert("train.jsonl".to_owned(), 1);
+    });
+    assert_eq!(setup.questions(None, "train")[0], "train 0");
+    let requests = setup.server.hub().requests.clone();
+    let ranges = requests.iter().filter(|r| r.path.contains("/resolve/"));
+    let ranges: Vec<bool> = ranges.map(|request| request.range.is_some()).collect();
+    // Half of it, the rest, and all of it again, as it is not what the hub lists.
+    assert_eq!(ranges, [false, true, false]);
 }
 
 #[test]
@@ -225,9 +240,8 @@ fn what_only_the_hub_s_conversion_can_read_is_read_there() {
         ];
         let converted = converted.map(|(path, file)| (path.to_owned(), fixture(file)));
         hub.past.insert(CONVERTED.to_owned(), converted.into());
-        for name in ["refs%2Fconvert%2Fparquet", "refs/convert/parquet"] {
-            hub.revisions.insert(name.to_owned(), CONVERTED.to_owned());
-        }
+        hub.branches
+            .insert("refs/convert/parquet".to_owned(), CONVERTED.to_owned());
     });
     let dataset = setup.read(None, "train").unwrap();
     assert_eq!(dataset.column_names(), ["question", "answer"]);

@@ -1,12 +1,15 @@
-//! Downloads from a hub that runs in the test: `snapshot` against the hub's routes.
+//! Downloads from a hub that runs in the test, and pushes to it: against the hub's routes.
 
 #[cfg(feature = "train")]
 mod datasets;
+mod downloads;
+mod pushes;
 mod server;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use burn::backend::NdArray;
 use sentence_burn::error::{Error, HubError};
@@ -59,6 +62,8 @@ impl Setup {
         let options = HubOptions {
             endpoint: server.endpoint(),
             cache_dir: Some(cache.path().to_owned()),
+            retries: 2,
+            timeout: Duration::from_millis(500),
             ..HubOptions::default()
         };
         Self {
@@ -291,8 +296,10 @@ fn a_private_repository_needs_its_token() {
         ..setup.options.clone()
     };
     let refused = error(ID, &wrong);
-    assert!(matches!(&refused, HubError::Unauthorized { id, reason }
-        if id == ID && reason == "HTTP 401 Invalid credentials in Authorization header"));
+    assert!(
+        matches!(&refused, HubError::Unauthorized { id, reason, access: "read" }
+        if id == ID && reason == "HTTP 401 Invalid credentials in Authorization header")
+    );
     assert!(!refused.to_string().contains("hf_wrong"));
     let right = HubOptions {
         token,
@@ -504,7 +511,7 @@ fn the_environment_s_settings_are_not_read() {
 }
 
 /// The files of an adapter fixture, whose base is that of this checkout.
-fn adapter_files(case: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
+fn adapter_files(case: &str) -> server::Files {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let folder = fixtures.join("tiny_lora").join(case);
     let files = files_below(&folder).into_iter().map(|path| {

@@ -32,6 +32,7 @@ mod peft_weighted;
 mod quantization;
 mod real_models;
 mod rescoring;
+mod saving;
 mod search;
 mod sizes;
 #[cfg(feature = "train")]

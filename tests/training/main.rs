@@ -8,6 +8,7 @@ mod datasets;
 mod devices;
 mod errors;
 mod losses;
+mod model_card;
 mod resume;
 mod steps;
 

@@ -23,7 +23,7 @@ mod without_hub {
 
     impl DatasetRepository {
         pub(crate) fn open(id: &str, _options: &HubOptions) -> Result<Self> {
-            let id = RepoId::parse_dataset(id)?.to_string();
+            let id = RepoId::parse_dataset(id)?.address();
             Err(HubError::Disabled { id }.into())
         }
 
@@ -42,14 +42,12 @@ mod on_hub {
     use std::fs;
     use std::path::Path;
 
-    use hf_hub::RepoTypeDataset;
-
     use super::*;
     use crate::repo::hub::cache::RepoCache;
-    use crate::repo::hub::remote::{Listing, Remote, RemoteFile};
-
-    /// Beside the cache's folder of data sets, as Python names it.
-    const KIND: &str = "datasets";
+    use crate::repo::hub::digest::Digest;
+    use crate::repo::hub::in_own_thread;
+    use crate::repo::hub::listing::RemoteFile;
+    use crate::repo::hub::remote::{Listing, Remote};
 
     /// A data set repository at one commit.
     #[derive(Debug)]
@@ -59,9 +57,26 @@ mod on_hub {
         cache: RepoCache,
         cache_dir: PathBuf,
         commit: String,
-        files: Vec<RemoteFile>,
-        /// Whether only what is in the cache may be used.
-        offline: bool,
+        files: Vec<KnownFile>,
+    }
+
+    /// A file of the repository.
+    #[derive(Debug)]
+    struct KnownFile {
+        path: String,
+        size: u64,
+        /// As the hub lists it; `None` where only what is in the cache may be used.
+        digest: Option<Digest>,
+    }
+
+    impl From<RemoteFile> for KnownFile {
+        fn from(file: RemoteFile) -> Self {
+            Self {
+                path: file.path,
+                size: file.size,
+                digest: Some(file.digest),
+            }
+        }
     }
 
     impl DatasetRepository {
@@ -74,37 +89,33 @@ mod on_hub {
             let repo = RepoId::parse_dataset(id)?;
             options.validate()?;
             let cache_dir = options.cache_dir()?;
-            let cache = RepoCache::new(&cache_dir, KIND, &repo);
-            let mut offline = options.local_files_only;
-            let listed = match offline {
+            let cache = RepoCache::new(&cache_dir, &repo);
+            let list = || Remote::new(&repo, options)?.list_all();
+            let found = match options.local_files_only {
                 true => None,
-                false => {
-                    let remote = Remote::<RepoTypeDataset>::new(&repo, options, &cache_dir)?;
-                    match remote.list_all() {
-                        Err(error @ HubError::Network { .. }) => {
-                            if cached(&cache, options).is_none() {
-                                return Err(error.into());
-                            }
-                            log::warn!(
-                                "{} cannot be reached: `{repo}` is taken as it is in the cache",
-                                options.endpoint
-                            );
-                            offline = true;
-                            None
+                false => match in_own_thread(list) {
+                    Err(error @ (HubError::Network { .. } | HubError::RateLimited { .. })) => {
+                        let found = cached(&cache, options);
+                        if found.is_none() {
+                            return Err(error.into());
                         }
-                        listing => Some(listing?),
+                        log::warn!(
+                            "{} cannot be reached: `{repo}` is taken as it is in the cache",
+                            options.endpoint
+                        );
+                        found
                     }
-                }
+                    listing => {
+                        let listing = listing?;
+                        remember(&cache, options, &listing)?;
+                        let files = listing.files.into_iter().map(KnownFile::from);
+                        Some((listing.commit, files.collect()))
+                    }
+                },
             };
-            let Listing { commit, files } = match listed {
-                Some(listing) => {
-                    remember(&cache, options, &listing)?;
-                    listing
-                }
-                None => {
-                    cached(&cache, options).ok_or_else(|| not_cached(&repo, options, &cache_dir))?
-                }
-            };
+            let (commit, files) = found
+                .or_else(|| cached(&cache, options))
+                .ok_or_else(|| not_cached(&repo, options, &cache_dir))?;
             Ok(Self {
                 repo,
                 options: options.clone(),
@@ -112,7 +123,6 @@ mod on_hub {
                 cache_dir,
                 commit,
                 files,
-                offline,
             })
         }
 
@@ -131,10 +141,20 @@ mod on_hub {
             let there = fs::metadata(&local).map(|metadata| metadata.len()).ok();
             match file {
                 Some(file) if there == Some(file.size) => {}
-                Some(file) if !self.offline => {
-                    let remote =
-                        Remote::<RepoTypeDataset>::new(&self.repo, &self.options, &self.cache_dir)?;
-                    remote.fetch(&self.commit, file, &self.cache)?;
+                Some(KnownFile {
+                    path,
+                    size,
+                    digest: Some(digest),
+                }) => {
+                    let file = RemoteFile {
+                        path: path.clone(),
+                        size: *size,
+                        digest: digest.clone(),
+                    };
+                    in_own_thread(|| {
+                        let remote = Remote::new(&self.repo, &self.options)?;
+                        remote.fetch(&self.commit, &file, &self.cache)
+                    })?;
                 }
                 _ => return Err(not_cached(&self.repo, &self.options, &self.cache_dir).into()),
             }
@@ -144,7 +164,7 @@ mod on_hub {
 
     fn not_cached(repo: &RepoId, options: &HubOptions, cache_dir: &Path) -> HubError {
         HubError::NotCached {
-            id: format!("{KIND}/{repo}"),
+            id: repo.address(),
             revision: options.revision.clone(),
             cache_dir: cache_dir.to_owned(),
         }
@@ -179,21 +199,25 @@ mod on_hub {
 
     /// What is in the cache of a revision: by the list that was noted, or, where Python
     /// downloaded it, the files that are there.
-    fn cached(cache: &RepoCache, options: &HubOptions) -> Option<Listing> {
+    fn cached(cache: &RepoCache, options: &HubOptions) -> Option<(String, Vec<KnownFile>)> {
         let commit = cache.commit_of(&options.revision)?;
         let noted = fs::read_to_string(cache.listing(&commit)).ok();
         let noted = noted.and_then(|text| serde_json::from_str::<Vec<(String, u64)>>(&text).ok());
         let files = match noted {
             Some(files) => files
                 .into_iter()
-                .map(|(path, size)| RemoteFile { path, size })
+                .map(|(path, size)| KnownFile {
+                    path,
+                    size,
+                    digest: None,
+                })
                 .collect(),
             None => files_below(&cache.folder(&commit, None)?, ""),
         };
-        Some(Listing { commit, files })
+        Some((commit, files))
     }
 
-    fn files_below(folder: &Path, prefix: &str) -> Vec<RemoteFile> {
+    fn files_below(folder: &Path, prefix: &str) -> Vec<KnownFile> {
         let Ok(entries) = fs::read_dir(folder) else {
             return Vec::new();
         };
@@ -205,9 +229,10 @@ mod on_hub {
             let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
             match metadata.is_dir() {
                 true => files.extend(files_below(&entry.path(), &format!("{path}/"))),
-                false => files.push(RemoteFile {
+                false => files.push(KnownFile {
                     path,
                     size: metadata.len(),
+                    digest: None,
                 }),
             }
         }

@@ -14,11 +14,29 @@ mod cache;
 #[cfg(feature = "datasets")]
 mod dataset;
 #[cfg(feature = "hub")]
+mod digest;
+#[cfg(feature = "hub")]
+mod download;
+#[cfg(feature = "hub")]
+mod explain;
+#[cfg(feature = "hub")]
+mod http;
+#[cfg(feature = "hub")]
+mod listing;
+#[cfg(feature = "hub")]
+mod push;
+#[cfg(feature = "hub")]
 mod remote;
 mod repo_id;
+#[cfg(feature = "hub")]
+mod retry;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(feature = "hub")]
+pub use self::push::{PushOptions, Pushed};
 
 #[cfg(feature = "datasets")]
 pub(crate) use self::dataset::DatasetRepository;
@@ -46,6 +64,12 @@ pub struct HubOptions {
     pub endpoint: String,
     /// Whether to use only what is in the cache, without any network access.
     pub local_files_only: bool,
+    /// How often a request is tried again after a failure that may pass: a hub that is busy
+    /// or fails, a connection that breaks. The waits between grow, and are as long as the hub
+    /// asks for, up to five minutes; a download that came further counts from the beginning.
+    pub retries: usize,
+    /// How long to wait for a connection, and for each piece of an answer.
+    pub timeout: Duration,
 }
 
 impl Default for HubOptions {
@@ -57,6 +81,8 @@ impl Default for HubOptions {
             cache_dir: None,
             endpoint: DEFAULT_ENDPOINT.to_owned(),
             local_files_only: false,
+            retries: 5,
+            timeout: Duration::from_secs(10),
         }
     }
 }
@@ -70,6 +96,8 @@ impl fmt::Debug for HubOptions {
             .field("cache_dir", &self.cache_dir)
             .field("endpoint", &self.endpoint)
             .field("local_files_only", &self.local_files_only)
+            .field("retries", &self.retries)
+            .field("timeout", &self.timeout)
             .finish()
     }
 }
@@ -112,6 +140,13 @@ impl HubOptions {
                 found: self.endpoint.clone(),
             });
         }
+        if self.timeout.is_zero() {
+            return Err(HubError::InvalidOption {
+                option: "timeout",
+                expected: "more than nothing",
+                found: format!("{:?}", self.timeout),
+            });
+        }
         // A line end, as files of tokens have it, would leave the token out of the request.
         let sendable =
             |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
@@ -145,8 +180,9 @@ impl HubOptions {
 /// configurations, vocabularies and safetensors weights, also those in modules' folders;
 /// left out are other weight formats, images and what training left behind.
 ///
-/// Each file has the size that the hub lists before it is used. When the hub cannot be
-/// reached, what is in the cache is used with a warning in the log.
+/// Each file has the size and the digest that the hub lists before it is used; a download
+/// that was cut off goes on where it stopped. When the hub cannot be reached, what is in the
+/// cache is used with a warning in the log.
 ///
 /// # Errors
 /// A [`HubError`] naming the repository and what would help.
@@ -158,29 +194,44 @@ pub fn snapshot(id: &str, options: &HubOptions) -> Result<PathBuf> {
 
 #[cfg(not(feature = "hub"))]
 fn find_or_download(repo: &RepoId, _options: &HubOptions) -> Result<PathBuf, HubError> {
-    Err(HubError::Disabled {
-        id: repo.to_string(),
-    })
+    Err(HubError::Disabled { id: repo.address() })
 }
 
 #[cfg(feature = "hub")]
 fn find_or_download(repo: &RepoId, options: &HubOptions) -> Result<PathBuf, HubError> {
     let cache_dir = options.cache_dir()?;
-    let cache = cache::RepoCache::new(&cache_dir, "models", repo);
-    let cached = || {
-        let commit = cache.commit_of(&options.revision)?;
-        cache.folder(&commit, options.subfolder.as_deref())
-    };
+    let cache = cache::RepoCache::new(&cache_dir, repo);
     if options.local_files_only {
-        return cached().ok_or_else(|| HubError::NotCached {
+        let cached = cache.snapshot(&options.revision, options.subfolder.as_deref());
+        return cached.ok_or_else(|| HubError::NotCached {
             id: repo.to_string(),
             revision: options.revision.clone(),
             cache_dir,
         });
     }
-    let remote = remote::Remote::<hf_hub::RepoTypeModel>::new(repo, options, &cache_dir)?;
+    in_own_thread(|| download(repo, options, &cache))
+}
+
+/// Runs work that waits for the network in a thread of its own: it may not wait in one that
+/// already does so for a caller of asynchronous code.
+#[cfg(feature = "hub")]
+fn in_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(work).join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[cfg(feature = "hub")]
+fn download(
+    repo: &RepoId,
+    options: &HubOptions,
+    cache: &cache::RepoCache,
+) -> Result<PathBuf, HubError> {
+    let remote = remote::Remote::new(repo, options)?;
+    let cached = || cache.snapshot(&options.revision, options.subfolder.as_deref());
     let listing = match remote.list() {
-        Err(error @ HubError::Network { .. }) => {
+        Err(error @ (HubError::Network { .. } | HubError::RateLimited { .. })) => {
             let folder = cached().ok_or(error)?;
             log::warn!(
                 "{} cannot be reached: `{repo}` is taken as it is in the cache",
@@ -191,7 +242,7 @@ fn find_or_download(repo: &RepoId, options: &HubOptions) -> Result<PathBuf, HubE
         listing => listing?,
     };
     for file in &listing.files {
-        remote.fetch(&listing.commit, file, &cache)?;
+        remote.fetch(&listing.commit, file, cache)?;
     }
     cache.remember(&options.revision, &listing.commit)?;
     let folder = cache.folder(&listing.commit, options.subfolder.as_deref());

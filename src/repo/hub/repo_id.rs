@@ -78,9 +78,41 @@ const WITHOUT_ORGANISATION: &[&str] = &[
     "xlnet-large-cased",
 ];
 
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RepoKind {
+    /// A model or an adapter.
+    Model,
+    /// A data set.
+    #[cfg(feature = "datasets")]
+    Dataset,
+}
+
+impl RepoKind {
+    /// What the hub's routes and the cache's folders call repositories of the kind.
+    #[cfg(feature = "hub")]
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            #[cfg(feature = "datasets")]
+            Self::Dataset => "datasets",
+        }
+    }
+
+    /// What stands before an id in an address, if anything does.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            #[cfg(feature = "datasets")]
+            Self::Dataset => "datasets",
+        }
+    }
+}
+
 /// The id of a repository on the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RepoId {
+    pub(super) kind: RepoKind,
     /// Empty for the few models that have none.
     pub(super) owner: String,
     pub(super) name: String,
@@ -103,7 +135,18 @@ impl RepoId {
     /// As [`parse`](Self::parse).
     #[cfg(feature = "datasets")]
     pub(super) fn parse_dataset(id: &str) -> Result<Self, HubError> {
-        Self::parse_with(id, "")
+        Ok(Self {
+            kind: RepoKind::Dataset,
+            ..Self::parse_with(id, "")?
+        })
+    }
+
+    /// The id as it stands in an address, behind `datasets/` for a data set.
+    pub(super) fn address(&self) -> String {
+        match self.kind.prefix() {
+            "" => self.to_string(),
+            prefix => format!("{prefix}/{self}"),
+        }
     }
 
     fn parse_with(id: &str, default_owner: &str) -> Result<Self, HubError> {
@@ -141,9 +184,26 @@ impl RepoId {
             return Err(invalid("an id does not end with `.git`"));
         }
         Ok(Self {
+            kind: RepoKind::Model,
             owner: owner.to_owned(),
             name: name.to_owned(),
         })
+    }
+
+    /// Reads the id of a repository to write to, where a name alone is one of the account's.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    #[cfg(feature = "hub")]
+    pub(super) fn parse_own(id: &str) -> Result<Self, HubError> {
+        let repo = Self::parse(id)?;
+        match id.contains('/') {
+            true => Ok(repo),
+            false => Ok(Self {
+                owner: String::new(),
+                ..repo
+            }),
+        }
     }
 }
 
