@@ -9,7 +9,9 @@ use sentence_burn::evaluation::{
     EmbeddingSimilarityEvaluator, Evaluator, InformationRetrievalEvaluator, RetrievalData,
     ScoredPair, SequentialEvaluator,
 };
-use sentence_burn::training::{Dataset, Interval, IntervalStrategy, Trainer, TrainingArguments};
+use sentence_burn::training::{
+    Dataset, Interval, IntervalStrategy, SaveStrategy, Trainer, TrainingArguments,
+};
 use sentence_burn::{CardDataset, ModelCardData};
 use serde_json::Value;
 
