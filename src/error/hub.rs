@@ -59,7 +59,10 @@ pub enum HubError {
         subfolder: String,
     },
     /// The repository holds no weights in a format this crate reads.
-    #[error("repository `{id}` has no safetensors weights{}", instead(found))]
+    #[error(
+        "repository `{id}` has no safetensors or PyTorch weights{}",
+        instead(found)
+    )]
     NoWeights {
         /// The repository.
         id: String,

@@ -362,14 +362,23 @@ fn a_repository_is_found_under_its_former_name() {
 }
 
 #[test]
-fn a_repository_without_safetensors_says_what_it_has() {
+fn a_repository_without_weights_says_what_it_has() {
+    let mut hub = tiny();
+    hub.files
+        .retain(|path, _| !path.ends_with(".safetensors") && !path.ends_with(".bin"));
+    let setup = Setup::new(hub);
+    let weights = error(ID, &setup.options);
+    assert!(matches!(&weights, HubError::NoWeights { found, .. } if found == &["onnx/model.onnx"]));
+    assert_eq!(setup.server.take_requests().0, 0);
+}
+
+#[test]
+fn pytorchs_weights_are_taken_where_there_are_no_others() {
     let mut hub = tiny();
     hub.files.retain(|path, _| !path.ends_with(".safetensors"));
     let setup = Setup::new(hub);
-    let weights = error(ID, &setup.options);
-    assert!(matches!(&weights, HubError::NoWeights { found, .. }
-        if found == &["onnx/model.onnx", "pytorch_model.bin"]));
-    assert_eq!(setup.server.take_requests().0, 0);
+    let folder = snapshot(ID, &setup.options).unwrap();
+    assert!(folder.join("pytorch_model.bin").is_file());
 }
 
 #[test]

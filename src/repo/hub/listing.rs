@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::cache::is_commit;
@@ -122,8 +124,20 @@ pub(super) fn select(listed: &[RemoteFile], subfolder: Option<&str>) -> Vec<Remo
             .map(str::to_owned),
         None => Some(path.to_owned()),
     };
+    let folder_of = |path: &str| {
+        path.rsplit_once('/')
+            .map_or("", |(folder, _)| folder)
+            .to_owned()
+    };
+    let safe: HashSet<String> = listed
+        .iter()
+        .filter(|file| is_safetensors(&file.path))
+        .map(|file| folder_of(&file.path))
+        .collect();
     let mut files: Vec<(u8, &RemoteFile)> = listed
         .iter()
+        // The same weights once more.
+        .filter(|file| !is_pickle(&file.path) || !safe.contains(&folder_of(&file.path)))
         .filter_map(|file| {
             let path = within(&file.path)?;
             let turn = match path.as_str() {
@@ -152,13 +166,32 @@ fn is_needed(path: &str) -> bool {
     }
     match name.rsplit_once('.') {
         Some((_, "json" | "model")) => true,
-        Some((stem, "safetensors")) => {
-            // `model-00001-of-00002` as well; not the same weights in another precision.
-            let stem = stem.strip_prefix("adapter_").unwrap_or(stem);
-            stem == "model" || stem.starts_with("model-")
-        }
-        _ => matches!(name, "vocab.txt" | "merges.txt"),
+        _ => is_weights(path) || matches!(name, "vocab.txt" | "merges.txt"),
     }
+}
+
+/// Whether a file, or one of several together, is the weights of an encoder, a module or an
+/// adapter.
+pub(super) fn is_weights(path: &str) -> bool {
+    is_safetensors(path) || is_pickle(path)
+}
+
+/// `model-00001-of-00002` as well; not the same weights in another precision.
+fn is_safetensors(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(".safetensors").is_some_and(|stem| {
+        let stem = stem.strip_prefix("adapter_").unwrap_or(stem);
+        stem == "model" || stem.starts_with("model-")
+    })
+}
+
+/// As [`is_safetensors`], of the files that PyTorch writes.
+fn is_pickle(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(".bin").is_some_and(|stem| {
+        let whole = ["pytorch_model", "adapter_model"].contains(&stem);
+        whole || stem.starts_with("pytorch_model-")
+    })
 }
 
 /// The weights among the files that are in formats this crate does not read.
@@ -217,7 +250,7 @@ mod tests {
             "onnx/config.json",
             "openvino/openvino_model.bin",
             "picture.png",
-            "pytorch_model.bin",
+            "training_args.bin",
         ];
         assert_eq!(selected(&needed, None), needed);
         assert_eq!(selected(&not_needed, None), [""; 0]);
@@ -227,9 +260,26 @@ mod tests {
                 "flax_model.msgpack",
                 "model_O3.onnx",
                 "openvino/openvino_model.bin",
-                "pytorch_model.bin"
+                "training_args.bin"
             ]
         );
+    }
+
+    #[test]
+    fn pytorchs_files_are_taken_where_a_folder_has_no_others() {
+        let pickled = [
+            "2_Dense/pytorch_model.bin",
+            "adapter_model.bin",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model.bin.index.json",
+        ];
+        assert_eq!(selected(&pickled, None), pickled);
+        let both = [
+            "2_Dense/pytorch_model.bin",
+            "model.safetensors",
+            "pytorch_model.bin",
+        ];
+        assert_eq!(selected(&both, None), both[..2]);
     }
 
     #[test]

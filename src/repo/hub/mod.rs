@@ -177,7 +177,7 @@ impl HubOptions {
 ///
 /// A name without a slash is one of the `sentence-transformers` organisation, except for
 /// the few that Hugging Face's own models have, such as `bert-base-uncased`. Taken are
-/// configurations, vocabularies and safetensors weights, also those in modules' folders;
+/// configurations, vocabularies and weights, also those in modules' folders;
 /// left out are other weight formats, images and what training left behind.
 ///
 /// Each file has the size and the digest that the hub lists before it is used; a download

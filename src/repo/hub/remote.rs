@@ -63,7 +63,7 @@ impl<'a> Remote<'a> {
             files: listed,
         } = self.list_all()?;
         let files = listing::select(&listed, self.options.subfolder.as_deref());
-        if !files.iter().any(|file| file.path.ends_with(".safetensors")) {
+        if !files.iter().any(|file| listing::is_weights(&file.path)) {
             return Err(HubError::NoWeights {
                 id: self.repo.to_string(),
                 found: listing::other_weights(listed),
