@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --ir cranfield
-//! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --nano-beir nano-beir --csv scores
+//! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --nano-beir --csv scores
+//! cargo run --release --example evaluate -- --model all-MiniLM-L6-v2 --nano-beir folder --datasets msmarco,nq
 //! cargo run --release --example evaluate -- --model base --adapter adapter --sts test.jsonl --json scores.json
 //! ```
 
@@ -10,6 +11,8 @@
 mod adapters;
 #[path = "command_line/backend.rs"]
 mod backend;
+#[path = "command_line/nano_beir.rs"]
+mod nano_beir;
 
 use std::error::Error;
 use std::fs;
@@ -21,11 +24,12 @@ use clap::Parser;
 use sentence_burn::SentenceTransformer;
 use sentence_burn::evaluation::{
     BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, Evaluator,
-    InformationRetrievalEvaluator, NanoBeirEvaluator, RerankingEvaluator, TripletEvaluator,
+    InformationRetrievalEvaluator, RerankingEvaluator, TripletEvaluator,
 };
 
 use adapters::AdapterArgs;
 use backend::{BackendName, Job};
+use nano_beir::{NANO_BEIR, nano_beir};
 
 /// Evaluates a model: at retrieval, re-ranking, sentence similarity, pairs or triplets.
 #[derive(Parser)]
@@ -37,6 +41,9 @@ struct Args {
     adapters: AdapterArgs,
     #[command(flatten)]
     task: Task,
+    /// With --nano-beir: the data sets to take, separated by commas; without it, all thirteen.
+    #[arg(long, value_delimiter = ',', requires = "nano_beir")]
+    datasets: Vec<String>,
     /// A file for the metrics as JSON.
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -55,9 +62,10 @@ struct Task {
     /// A folder with corpus.jsonl, queries.jsonl and qrels.tsv.
     #[arg(long, value_name = "DIR")]
     ir: Option<PathBuf>,
-    /// A folder with a folder like that for each data set of NanoBEIR: NanoMSMARCO, NanoNQ…
-    #[arg(long, value_name = "DIR")]
-    nano_beir: Option<PathBuf>,
+    /// NanoBEIR, from the hub; or from a folder with a folder like that for each data set
+    /// (NanoMSMARCO, NanoNQ…); or from another repository of the hub in its layout.
+    #[arg(long, value_name = "DIR|REPO", num_args = 0..=1, default_missing_value = NANO_BEIR)]
+    nano_beir: Option<String>,
     /// A file with {"query", "positive", "negative"} a line, the documents in lists.
     #[arg(long, value_name = "FILE")]
     reranking: Option<PathBuf>,
@@ -73,11 +81,14 @@ struct Task {
 }
 
 impl Task {
-    fn evaluator<B: Backend>(&self) -> Result<Box<dyn Evaluator<B>>, Box<dyn Error>> {
+    fn evaluator<B: Backend>(
+        &self,
+        dataset_names: Vec<String>,
+    ) -> Result<Box<dyn Evaluator<B>>, Box<dyn Error>> {
         Ok(if let Some(folder) = &self.ir {
             Box::new(InformationRetrievalEvaluator::from_folder(folder)?)
-        } else if let Some(folder) = &self.nano_beir {
-            Box::new(NanoBeirEvaluator::from_folder(folder, Default::default())?)
+        } else if let Some(source) = &self.nano_beir {
+            Box::new(nano_beir(source, dataset_names)?)
         } else if let Some(file) = &self.reranking {
             Box::new(RerankingEvaluator::from_jsonl(file)?)
         } else if let Some(file) = &self.sts {
@@ -101,7 +112,7 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let evaluator = self.task.evaluator::<B>()?;
+        let evaluator = self.task.evaluator::<B>(self.datasets)?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         self.adapters.load_into(&mut model)?;
         let metrics = match &self.csv {

@@ -5,6 +5,8 @@
 )]
 
 pub mod adapter;
+#[cfg(feature = "datasets")]
+pub mod data;
 pub mod encoder;
 pub mod error;
 pub mod evaluation;

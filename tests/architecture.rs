@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of `src` may use inside the crate.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("error", &[]),
     ("state_dict", &["error"]),
     ("text", &["error"]),
@@ -40,12 +40,24 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "model",
         ],
     ),
+    ("data", &["error", "repo"]),
     ("loss", &["error", "kernel", "model"]),
     ("search", &["error", "kernel", "model"]),
-    ("evaluation", &["error", "text", "model", "repo", "search"]),
+    (
+        "evaluation",
+        &["error", "text", "model", "repo", "data", "search"],
+    ),
     (
         "training",
-        &["error", "model", "loss", "text", "repo", "evaluation"],
+        &[
+            "error",
+            "model",
+            "loss",
+            "text",
+            "repo",
+            "data",
+            "evaluation",
+        ],
     ),
 ];
 

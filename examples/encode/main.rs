@@ -53,6 +53,9 @@ struct Args {
     /// One of the model's named prompts to put in front of each text.
     #[arg(long)]
     prompt_name: Option<String>,
+    /// What the texts are encoded for, `query` or `document`, where the model has a Router.
+    #[arg(long)]
+    task: Option<String>,
     /// Scale embeddings to unit length.
     #[arg(long)]
     normalize: bool,
@@ -115,6 +118,7 @@ impl Job for Args {
                 (None, name) => name.map(Prompt::Named),
             },
             adapters,
+            task: self.task,
             batch_size: self.batch_size,
             normalize: self.normalize,
             truncate_dim: self.truncate_dim,

@@ -67,7 +67,7 @@ pub(crate) fn new<B: AutodiffBackend>(
                     .with_activation(sentence_burn::kernel::Activation::Identity)
                     .init(device),
             ),
-            SentenceModule::Normalize(Normalize),
+            SentenceModule::Normalize(Normalize::default()),
         ],
         config: ModelConfig {
             encoder: config,

@@ -16,7 +16,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use sentence_burn::evaluation::InformationRetrievalEvaluator;
 use sentence_burn::loss::MultipleNegativesRankingLossConfig;
-use sentence_burn::training::{BatchSampler, Dataset, Trainer, TrainingArguments, TrainingEvent};
+use sentence_burn::training::{
+    BatchSampler, Dataset, SaveStrategy, Trainer, TrainingArguments, TrainingEvent,
+};
 use sentence_burn::{LoadOptions, LoraConfig, ModelCardData, SentenceTransformer, TaskType};
 
 type Cpu = NdArray;
@@ -76,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         learning_rate: 1e-3,
         warmup_ratio: 0.1,
         batch_sampler: BatchSampler::NoDuplicates,
-        save_steps: None,
+        save_strategy: SaveStrategy::No,
         ..TrainingArguments::default()
     };
     let pairs = Dataset::from_jsonl(here.join("train.jsonl"))?;

@@ -32,6 +32,7 @@ mod qwen3;
 mod roberta;
 mod rope;
 mod rotary_attention;
+mod static_embedding;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -56,6 +57,7 @@ pub use qwen3::{Qwen3, Qwen3Config, Qwen3Layer};
 pub use roberta::{Roberta, RobertaConfig};
 pub use rope::RopeParameters;
 pub use rotary_attention::{RotaryAttention, RotaryAttentionConfig};
+pub use static_embedding::{StaticEmbedding, StaticEmbeddingConfig};
 
 use crate::adapter::Pass;
 use crate::error::{EncoderError, Result};
@@ -256,6 +258,8 @@ architectures! {
     Qwen3(Qwen3Config): "qwen3";
     /// Gemma 3 for text, as in EmbeddingGemma.
     Gemma3(Gemma3Config): "gemma3_text";
+    /// A table of token embeddings alone: StaticEmbedding, model2vec.
+    StaticEmbedding(StaticEmbeddingConfig): "static_embedding";
 }
 
 impl EncoderConfig {
@@ -297,6 +301,12 @@ impl EncoderConfig {
     /// `model_type`, as `config.json` names the architecture.
     pub fn model_type(&self) -> &str {
         self.architecture().model_type()
+    }
+
+    /// Whether there is a table alone, which Sentence Transformers calls a StaticEmbedding and
+    /// no Transformer: texts can then be empty, and adapters have no place.
+    pub fn is_static(&self) -> bool {
+        matches!(self, Self::StaticEmbedding(_))
     }
 
     /// The name endings of the layers that an adapter adapts where its configuration

@@ -5,6 +5,9 @@ pub enum AdapterError {
     /// No adapter was ever added or loaded.
     #[error("the model has no adapter: add one with `add_adapter` or `load_adapter` first")]
     NoAdapter,
+    /// The model has nothing that adapters go on.
+    #[error("adapters go on a Transformer's layers, and this model has no Transformer")]
+    NoTransformer,
     /// An adapter of that name is there already.
     #[error("an adapter named `{name}` already exists: choose another name or delete it first")]
     NameTaken {

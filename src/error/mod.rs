@@ -5,6 +5,7 @@
 //! tell the causes apart.
 
 mod adapter;
+mod data;
 mod encoder;
 mod evaluation;
 mod hub;
@@ -18,6 +19,7 @@ mod text;
 mod training;
 
 pub use adapter::AdapterError;
+pub use data::DataError;
 pub use encoder::EncoderError;
 pub use evaluation::EvaluationError;
 pub use hub::HubError;
@@ -58,6 +60,9 @@ pub enum Error {
     /// Named tensors: missing, unexpected or of another shape.
     #[error(transparent)]
     StateDict(#[from] StateDictError),
+    /// Data files and data set repositories.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A loss and the columns it was given.
     #[error(transparent)]
     Loss(#[from] LossError),

@@ -36,4 +36,7 @@ pub enum ModelError {
         /// The comparison asked for.
         how: &'static str,
     },
+    /// Token embeddings of a model that has none.
+    #[error("a StaticEmbedding gives sentence embeddings alone, and no token embeddings")]
+    NoTokenEmbeddings,
 }

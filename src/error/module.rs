@@ -57,6 +57,23 @@ pub enum ModuleError {
         /// The dimension it is given.
         found: usize,
     },
+    /// A Router's configuration makes no router.
+    #[error("router_config.json: {reason}")]
+    InvalidRouter {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Router has no route for what texts are encoded for.
+    #[error(
+        "no route for {}: the model has {routes:?}",
+        task.as_ref().map_or_else(|| "texts of no task".to_owned(), |task| format!("task `{task}`"))
+    )]
+    NoRoute {
+        /// The task; `None` where the call names none and the router has no default.
+        task: Option<String>,
+        /// The routes there are.
+        routes: Vec<String>,
+    },
     /// The order of modules.json makes no pipeline.
     #[error("modules.json: {reason}")]
     InvalidPipeline {

@@ -85,6 +85,30 @@ pub enum RepoError {
         /// What the safetensors library says.
         reason: String,
     },
+    /// What `torch.save` wrote is cut short, malformed, or more than tensors.
+    #[error(
+        "{}: not a file of tensors alone, as PyTorch saves them: {reason}; Python's \
+         `model.save_pretrained(path)` saves safetensors, which is read whatever it holds",
+        path.display()
+    )]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor of weights in several files lies elsewhere than the index says.
+    #[error("{}: tensor `{key}` must lie in {expected}, and lies in {found:?}", path.display())]
+    MisplacedTensor {
+        /// The index.
+        path: PathBuf,
+        /// The tensor's key.
+        key: String,
+        /// The file where it must lie.
+        expected: String,
+        /// The files where it lies.
+        found: Vec<String>,
+    },
     /// A tensor has an element type this crate does not read.
     #[error("{}: tensor `{key}` has element type {found}, expected F32, F16 or BF16", path.display())]
     UnsupportedDtype {
@@ -97,10 +121,19 @@ pub enum RepoError {
     },
     /// The weights are in a format that is not read.
     #[error(
-        "{}: this format is not read: save the weights as one safetensors file with Python's \
+        "{}: this format is not read: save the weights as safetensors with Python's \
          `model.save_pretrained(path)`", path.display()
     )]
     UnreadableWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tokenizer's vocabulary is of a kind that is not read.
+    #[error(
+        "{}: a vocabulary of this kind is read from tokenizer.json alone: write one with Python's \
+         `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`", path.display()
+    )]
+    UnreadableTokenizer {
         /// The file.
         path: PathBuf,
     },

@@ -28,6 +28,16 @@ pub enum SearchError {
         /// The number of embeddings.
         found: usize,
     },
+    /// A scorer gave more or fewer scores than it was given documents.
+    #[error("{found} scores for the {expected} documents of query {query}")]
+    ScoreCount {
+        /// The query's place.
+        query: usize,
+        /// The number of documents.
+        expected: usize,
+        /// The number of scores.
+        found: usize,
+    },
     /// Embeddings hold NaN, or infinities that cancel out.
     #[error("the similarity of query {query} and document {document} is not a number")]
     NotANumber {

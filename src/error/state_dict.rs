@@ -30,4 +30,16 @@ pub enum StateDictError {
         /// The unexpected keys.
         keys: Vec<String>,
     },
+    /// A tensor of row numbers names a row that is not there.
+    #[error("{owner}: tensor `{key}` names row {row}, and there are {rows}")]
+    NoSuchRow {
+        /// Whose tensor it is: a file, a module or an adapter.
+        owner: String,
+        /// The tensor's key.
+        key: String,
+        /// The row's number.
+        row: i64,
+        /// The number of rows.
+        rows: usize,
+    },
 }

@@ -18,11 +18,45 @@ pub enum TrainingError {
         /// What it is.
         found: String,
     },
+    /// The options of a learning-rate schedule are not its own, or out of range.
+    #[error("training argument `lr_scheduler_kwargs` of the schedule {scheduler}: {reason}")]
+    InvalidSchedulerKwargs {
+        /// The schedule.
+        scheduler: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A pattern of parameter names cannot be used.
+    #[error("training argument `learning_rate_mapping`: pattern `{pattern}`: {reason}")]
+    InvalidPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The metric that tells the best model is not among those of an evaluation.
+    #[error(
+        "training argument `metric_for_best_model` is `{metric}`, the evaluation has {available:?}"
+    )]
+    UnknownMetric {
+        /// The metric looked for.
+        metric: String,
+        /// The metrics there are.
+        available: Vec<String>,
+    },
     /// The data set has no sample.
     #[error("{source_name}: no sample to train on")]
     EmptyDataset {
         /// The file, or what else the data came from.
         source_name: String,
+    },
+    /// Data to evaluate a loss on are named after no data set that is trained on.
+    #[error("evaluation data set `{name}`: the data sets with a loss are {datasets:?}")]
+    UnknownDataset {
+        /// The name.
+        name: String,
+        /// The data sets that are trained on.
+        datasets: Vec<String>,
     },
     /// Columns do not go together.
     #[error("data set column `{column}` has {found} samples, the first column has {expected}")]

@@ -7,11 +7,17 @@ use burn::tensor::{Tensor, backend::Backend, s};
 use super::predictions::{self, PredictedDocument, Prediction};
 use super::{
     CsvReport, EvaluatedAt, Evaluator, InformationRetrievalOptions, JudgedRanking, Metrics,
-    RetrievalData, check_unique, csv_name, expect_embeddings, functions_or, prefixed,
+    RetrievalData, check_unique, csv_name, expect_embeddings, functions_or, prefixed, suffixed,
 };
 use crate::error::{EvaluationError, Result};
 use crate::model::{SentenceTransformer, SimilarityFunction};
 use crate::search::{Neighbours, NotANumber, Scored, TopK};
+
+/// What the names of the reference's files begin with.
+const KIND: &str = "Information-Retrieval_evaluation";
+
+/// What is measured, at which ranks, and how.
+type Measure<'a> = (&'a str, &'a [usize], fn(&JudgedRanking, usize) -> f64);
 
 /// Ranks a corpus for each query by similarity and compares with the documents that
 /// answer it: accuracy, precision, recall, NDCG, MRR and MAP at the first k.
@@ -134,8 +140,8 @@ impl InformationRetrievalEvaluator {
     /// The same evaluator with other options.
     ///
     /// # Errors
-    /// [`EvaluationError::InvalidOption`] if a rank or the chunk size is 0, or no rank is
-    /// given for NDCG.
+    /// [`EvaluationError::InvalidOption`] if a rank or the chunk size is 0, no rank is given
+    /// for NDCG, or the main similarity is not among those to measure.
     pub fn with_options(mut self, options: InformationRetrievalOptions) -> Result<Self> {
         options.validate()?;
         self.options = options;
@@ -221,7 +227,6 @@ impl InformationRetrievalEvaluator {
     /// The means over the queries, of each similarity.
     fn measure(&self, rankings: &[Rankings]) -> Metrics {
         let mut metrics = Metrics::new();
-        let options = &self.options;
         for Rankings {
             similarity,
             of_queries,
@@ -233,30 +238,43 @@ impl InformationRetrievalEvaluator {
                 .zip(of_queries)
                 .map(|(query, ranking)| query.judge(ranking))
                 .collect();
-            let mut add = |name: &str, ranks: &[usize], at: fn(&JudgedRanking, usize) -> f64| {
+            for (name, ranks, at) in self.measures() {
                 for &k in ranks {
                     let sum: f64 = judged.iter().map(|ranking| at(ranking, k)).sum();
                     let name = format!("{}_{name}@{k}", similarity.name());
                     metrics.insert(name, sum / judged.len() as f64);
                 }
-            };
-            let both = &options.precision_recall_at_k;
-            add(
+            }
+        }
+        metrics.named(&self.name)
+    }
+
+    fn measures(&self) -> [Measure<'_>; 6] {
+        let options = &self.options;
+        [
+            (
                 "accuracy",
                 &options.accuracy_at_k,
                 JudgedRanking::accuracy_at,
-            );
-            add("precision", both, JudgedRanking::precision_at);
-            add("recall", both, JudgedRanking::recall_at);
-            add("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at);
-            add("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at);
-            add(
+            ),
+            (
+                "precision",
+                &options.precision_recall_at_k,
+                JudgedRanking::precision_at,
+            ),
+            (
+                "recall",
+                &options.precision_recall_at_k,
+                JudgedRanking::recall_at,
+            ),
+            ("ndcg", &options.ndcg_at_k, JudgedRanking::ndcg_at),
+            ("mrr", &options.mrr_at_k, JudgedRanking::reciprocal_rank_at),
+            (
                 "map",
                 &options.map_at_k,
                 JudgedRanking::average_precision_at,
-            );
-        }
-        metrics.named(&self.name)
+            ),
+        ]
     }
 
     fn similarities<B: Backend>(&self, model: &SentenceTransformer<B>) -> Vec<SimilarityFunction> {
@@ -293,8 +311,7 @@ impl InformationRetrievalEvaluator {
                     results: found.iter().map(document).collect(),
                 })
                 .collect();
-            let kind = prefixed("Information-Retrieval_evaluation", &self.name);
-            let kind = kind.trim_end_matches('_');
+            let kind = suffixed(KIND, &self.name);
             let file = format!("{kind}_predictions_{}.jsonl", ranking.similarity.name());
             predictions::write(&folder.join(file), &predictions)?;
         }
@@ -335,7 +352,7 @@ impl<B: Backend> Evaluator<B> for InformationRetrievalEvaluator {
         if !self.options.write_csv {
             return Vec::new();
         }
-        let file = csv_name("Information-Retrieval_evaluation", &self.name);
+        let file = csv_name(KIND, &self.name);
         let similarities = self.similarities(model);
         vec![self.options.csv_report(file, similarities, &self.name)]
     }
@@ -585,5 +602,10 @@ mod tests {
         assert!(error(|o| o.map_at_k = vec![5, 0]).contains("`map_at_k` is [5, 0]"));
         assert!(error(|o| o.ndcg_at_k.clear()).contains("`ndcg_at_k` is empty"));
         assert!(error(|o| o.corpus_chunk_size = 0).contains("`corpus_chunk_size` is 0"));
+        let found = error(|o| {
+            o.score_functions = vec![SimilarityFunction::Dot];
+            o.main_score_function = Some(SimilarityFunction::Cosine);
+        });
+        assert!(found.contains("`main_score_function` is cosine, expected one of"));
     }
 }

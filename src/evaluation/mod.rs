@@ -31,6 +31,8 @@ mod information_retrieval;
 mod metrics;
 mod mse;
 mod nano_beir;
+#[cfg(feature = "datasets")]
+mod nano_beir_hub;
 mod paraphrase_mining;
 mod predictions;
 mod ranking;
@@ -58,6 +60,8 @@ pub use information_retrieval::InformationRetrievalEvaluator;
 pub use metrics::Metrics;
 pub use mse::{MseEvaluator, MseOptions};
 pub use nano_beir::{NANO_BEIR_DATASETS, NanoBeirEvaluator, NanoBeirOptions};
+#[cfg(feature = "datasets")]
+pub use nano_beir_hub::NANO_BEIR_REPOSITORY;
 pub use paraphrase_mining::{ParaphraseMiningEvaluator, ParaphraseMiningEvaluatorOptions};
 pub use predictions::{PredictedDocument, Prediction};
 pub use ranking::JudgedRanking;
@@ -137,12 +141,18 @@ fn prefixed(name: &str, metric: &str) -> String {
     }
 }
 
+/// `kind` with a name behind it, if there is one.
+fn suffixed(kind: &str, name: &str) -> String {
+    if name.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}_{name}")
+    }
+}
+
 /// The name of an evaluator's CSV file.
 fn csv_name(kind: &str, name: &str) -> String {
-    match name.is_empty() {
-        true => format!("{kind}_results.csv"),
-        false => format!("{kind}_{name}_results.csv"),
-    }
+    format!("{}_results.csv", suffixed(kind, name))
 }
 
 /// The similarity functions asked for; where there is none the main one, or the model's own.

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::{
     CsvReport, EvaluatedAt, Evaluator, InformationRetrievalEvaluator, InformationRetrievalOptions,
-    Metrics, RetrievalData, functions_or, prefixed,
+    Metrics, RetrievalData, functions_or, prefixed, suffixed,
 };
 use crate::error::{EvaluationError, Result};
 use crate::model::{SentenceTransformer, SimilarityFunction};
@@ -80,20 +80,13 @@ pub struct NanoBeirEvaluator {
 
 impl NanoBeirEvaluator {
     /// Reads data sets from a folder, each from the folder `NanoMSMARCO`, `NanoNQ`, … in it
-    /// as [`RetrievalData::from_folder`] does. Texts without a letter are left out. (The
-    /// hub's `sentence-transformers/NanoBEIR-en` holds the same as parquet files.)
+    /// as [`RetrievalData::from_folder`] does. Texts without a letter are left out.
     ///
     /// # Errors
     /// [`EvaluationError::UnknownDataset`] for a name that NanoBEIR does not have, those of
     /// reading, and those of the data sets' evaluators.
     pub fn from_folder(folder: impl AsRef<Path>, options: NanoBeirOptions) -> Result<Self> {
-        let names: Vec<&'static str> = match options.dataset_names.is_empty() {
-            true => NANO_BEIR_DATASETS.to_vec(),
-            false => {
-                let names = options.dataset_names.iter();
-                names.map(|name| known(name)).collect::<Result<_>>()?
-            }
-        };
+        let names = options.datasets()?;
         let read = |name: &'static str| {
             let data = RetrievalData::from_folder(folder.as_ref().join(format!("Nano{name}")))?;
             Ok((name, data))
@@ -116,7 +109,6 @@ impl NanoBeirEvaluator {
         }
         let suffix = options.truncate_dim.map(|dim| dim.to_string());
         let suffix = suffix.unwrap_or_default();
-        let named = |name: &str| prefixed(name, &suffix).trim_end_matches('_').to_owned();
         let evaluators: Result<Vec<_>> = sets
             .into_iter()
             .map(|(name, mut data)| {
@@ -125,11 +117,11 @@ impl NanoBeirEvaluator {
                 data.corpus.retain(|(_, text)| !text.is_empty());
                 let evaluator = InformationRetrievalEvaluator::new(data)?;
                 let evaluator = evaluator.with_options(options.for_dataset(&name))?;
-                Ok(evaluator.with_name(named(&format!("Nano{name}"))))
+                Ok(evaluator.with_name(suffixed(&format!("Nano{name}"), &suffix)))
             })
             .collect();
         Ok(Self {
-            name: named(&format!("NanoBEIR_{}", options.aggregate_key)),
+            name: suffixed(&format!("NanoBEIR_{}", options.aggregate_key), &suffix),
             options,
             evaluators: evaluators?,
         })
@@ -188,6 +180,14 @@ impl NanoBeirEvaluator {
 }
 
 impl NanoBeirOptions {
+    /// The data sets that are asked for, by their names in NanoBEIR.
+    pub(super) fn datasets(&self) -> Result<Vec<&'static str>> {
+        match self.dataset_names.is_empty() {
+            true => Ok(NANO_BEIR_DATASETS.to_vec()),
+            false => self.dataset_names.iter().map(|name| known(name)).collect(),
+        }
+    }
+
     /// What a data set's evaluator measures, and how it encodes.
     fn for_dataset(&self, name: &str) -> InformationRetrievalOptions {
         let mut options = self.retrieval.clone();

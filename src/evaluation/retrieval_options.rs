@@ -78,6 +78,13 @@ impl InformationRetrievalOptions {
         if self.ndcg_at_k.is_empty() {
             return invalid("ndcg_at_k", "at least one rank", "empty".to_owned());
         }
+        if let Some(main) = self.main_score_function
+            && !self.score_functions.is_empty()
+            && !self.score_functions.contains(&main)
+        {
+            let expected = "one of `score_functions`";
+            return invalid("main_score_function", expected, main.name().to_owned());
+        }
         if self.corpus_chunk_size == 0 {
             return invalid("corpus_chunk_size", "at least 1", "0".to_owned());
         }

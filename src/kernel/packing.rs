@@ -19,7 +19,7 @@ pub struct Packing<B: Backend> {
 #[derive(Debug, Clone)]
 struct Padding<B: Backend> {
     /// `[texts * width]`: the token that each padded place shows; the padding shows the
-    /// text's first token, which the mask hides.
+    /// text's first token, or another text's where it has none, which the mask hides.
     spread: Tensor<B, 1, Int>,
     /// `[tokens]`: the padded place of each token.
     pack: Tensor<B, 1, Int>,
@@ -28,7 +28,7 @@ struct Padding<B: Backend> {
 }
 
 impl<B: Backend> Packing<B> {
-    /// The packing of texts of these lengths, each at least 1.
+    /// The packing of texts of these lengths.
     pub fn new(lengths: Arc<[usize]>, device: &B::Device) -> Self {
         let width = lengths.iter().copied().max().unwrap_or(0);
         Self {
@@ -138,10 +138,16 @@ impl<B: Backend> Padding<B> {
         let mut pack = Vec::new();
         let mut mask = Vec::with_capacity(lengths.len() * width);
         let mut start = 0;
+        let last = lengths.iter().sum::<usize>().saturating_sub(1);
         for (text, &length) in lengths.iter().enumerate() {
             for place in 0..width {
                 let padded = place >= length;
-                spread.push(if padded { start } else { start + place } as i32);
+                let shown = if padded {
+                    start.min(last)
+                } else {
+                    start + place
+                };
+                spread.push(shown as i32);
                 mask.push(padded);
                 if !padded {
                     pack.push((text * width + place) as i32);
@@ -169,7 +175,7 @@ mod tests {
 
     #[test]
     fn packing_undoes_spreading() {
-        for lengths in [vec![3, 1, 4], vec![2, 2], vec![5]] {
+        for lengths in [vec![3, 1, 4], vec![2, 2], vec![5], vec![0, 2, 0]] {
             let packing = Packing::<TestBackend>::new(lengths.clone().into(), &device());
             let tokens = lengths.iter().sum();
             let packed =

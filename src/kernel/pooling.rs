@@ -3,7 +3,8 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::Packing;
 
 /// Sums each text's tokens, each times its weight: mean, first-token, last-token and
-/// position-weighted pooling are this with the weights of their formula.
+/// position-weighted pooling are this with the weights of their formula. A text without
+/// tokens sums to zeros.
 ///
 /// # Shapes
 /// - tokens: `[tokens, hidden]`
@@ -14,6 +15,9 @@ pub fn weighted_sum_pool<B: Backend>(
     weights: Vec<f32>,
     packing: &Packing<B>,
 ) -> Tensor<B, 2> {
+    if packing.tokens() == 0 {
+        return Tensor::zeros([packing.texts(), tokens.dims()[1]], packing.device());
+    }
     #[cfg(feature = "ndarray")]
     if let Some(route) = super::cpu::route(&tokens) {
         return super::cpu::weighted_sum_pool(route, tokens, weights, packing);

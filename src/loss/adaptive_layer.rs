@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::description::around;
-use super::{Columns, Loss, LossData, LossInput};
+use super::{Columns, Loss, LossData, LossInput, MiniBatch};
 use crate::error::{LossError, Result};
 use crate::model::CardLoss;
 
@@ -196,8 +196,8 @@ impl<B: Backend, L: Loss<B>> Loss<B> for AdaptiveLayerLoss<B, L> {
         loss
     }
 
-    fn mini_batch_size(&self) -> Option<usize> {
-        self.loss.mini_batch_size()
+    fn mini_batch(&self) -> Option<MiniBatch> {
+        self.loss.mini_batch()
     }
 
     fn needs_guide(&self) -> bool {

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -64,9 +66,19 @@ macro_rules! any_loss {
                 }
             }
 
-            fn mini_batch_size(&self) -> Option<usize> {
+            fn forward_rows(
+                &self,
+                input: &LossInput<B>,
+                rows: Range<usize>,
+            ) -> Option<Tensor<B, 1>> {
                 match self {
-                    $(Self::$variant(loss) => Loss::<B>::mini_batch_size(loss),)*
+                    $(Self::$variant(loss) => loss.forward_rows(input, rows),)*
+                }
+            }
+
+            fn mini_batch(&self) -> Option<MiniBatch> {
+                match self {
+                    $(Self::$variant(loss) => Loss::<B>::mini_batch(loss),)*
                 }
             }
 
@@ -140,11 +152,11 @@ mod tests {
             expected
         );
         assert_eq!(
-            (any.name(), any.mini_batch_size()),
+            (any.name(), any.mini_batch()),
             ("MultipleNegativesRankingLoss", None)
         );
         let cached = AnyLoss::<TestBackend>::from(CachedLoss::new(mnrl, 7).unwrap());
-        assert_eq!(cached.mini_batch_size(), Some(7));
+        assert_eq!(cached.mini_batch(), Some(MiniBatch::rows(7)));
         let gist = AnyLoss::<TestBackend>::from(GISTEmbedLossConfig::default().init().unwrap());
         assert!(gist.needs_guide() && !gist.needs_layers());
         assert!(gist.check(&LossData::new(2, 8)).is_err());

@@ -1,11 +1,12 @@
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use serde_json::json;
 
 use super::{
-    Columns, GISTEmbedLoss, Loss, LossData, LossInput, MultipleNegativesRankingLoss,
+    Columns, GISTEmbedLoss, Loss, LossData, LossInput, MiniBatch, MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 };
 use crate::error::{LossError, Result};
@@ -15,13 +16,15 @@ use crate::model::CardLoss;
 /// than memory could hold at once (GradCache, Gao et al. 2021,
 /// <https://arxiv.org/abs/2101.06983>).
 ///
-/// Value and gradient are those of the loss inside, which may be any: it sees the whole
-/// batch. Every text is embedded twice, the second time with the dropout masks of the
-/// first.
+/// Value and gradient are those of the loss inside, which may be any. Every text is
+/// embedded twice, the second time with the dropout masks of the first. The matrix of
+/// scores of a loss that is a [sum over rows](Loss::forward_rows), as the ranking losses
+/// are, is never there as a whole.
 #[derive(Module, Debug)]
 pub struct CachedLoss<B: Backend, L> {
     loss: L,
-    mini_batch_size: usize,
+    #[module(skip)]
+    mini_batch: MiniBatch,
     backend: PhantomData<B>,
 }
 
@@ -51,9 +54,24 @@ impl<B: Backend, L: Loss<B>> CachedLoss<B, L> {
         }
         Ok(Self {
             loss,
-            mini_batch_size,
+            mini_batch: MiniBatch::rows(mini_batch_size),
             backend: PhantomData,
         })
+    }
+
+    /// Embeds as many texts at a time as have no more than so many tokens together, instead
+    /// of `mini_batch_size` texts: the reference's `mini_batch_num_tokens`. A text with more
+    /// goes alone. The matrix of scores is still computed `mini_batch_size` rows at a time.
+    ///
+    /// # Errors
+    /// [`LossError::InvalidOption`] if `tokens` is 0.
+    pub fn with_mini_batch_num_tokens(mut self, tokens: usize) -> Result<Self> {
+        if tokens == 0 {
+            let option = "mini_batch_num_tokens";
+            return Err(LossError::option(self.loss.name(), option, "at least 1", 0).into());
+        }
+        self.mini_batch.tokens = Some(tokens);
+        Ok(self)
     }
 }
 
@@ -65,10 +83,13 @@ impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
     fn describe(&self) -> CardLoss {
         let mut described = self.loss.describe();
         described.name = format!("Cached{}", described.name);
-        let size = json!(self.mini_batch_size);
-        described
-            .parameters
-            .insert("mini_batch_size".to_owned(), size);
+        let MiniBatch { rows, tokens } = self.mini_batch;
+        let sizes = [
+            ("mini_batch_size", json!(rows)),
+            ("mini_batch_num_tokens", json!(tokens)),
+        ];
+        let sizes = sizes.map(|(name, size)| (name.to_owned(), size));
+        described.parameters.extend(sizes);
         described
     }
 
@@ -84,8 +105,12 @@ impl<B: Backend, L: Loss<B>> Loss<B> for CachedLoss<B, L> {
         self.loss.forward(input)
     }
 
-    fn mini_batch_size(&self) -> Option<usize> {
-        Some(self.mini_batch_size)
+    fn forward_rows(&self, input: &LossInput<B>, rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        self.loss.forward_rows(input, rows)
+    }
+
+    fn mini_batch(&self) -> Option<MiniBatch> {
+        Some(self.mini_batch)
     }
 
     fn needs_guide(&self) -> bool {
@@ -109,9 +134,16 @@ mod tests {
         let loss = MultipleNegativesRankingLossConfig::default()
             .init()
             .unwrap();
-        assert_eq!(Loss::<TestBackend>::mini_batch_size(&loss), None);
+        assert_eq!(Loss::<TestBackend>::mini_batch(&loss), None);
         let cached = CachedLoss::<TestBackend, _>::new(loss.clone(), 4).unwrap();
-        assert_eq!(cached.mini_batch_size(), Some(4));
+        assert_eq!(cached.mini_batch(), Some(MiniBatch::rows(4)));
+        let by_tokens = cached.with_mini_batch_num_tokens(100).unwrap();
+        let expected = MiniBatch {
+            rows: 4,
+            tokens: Some(100),
+        };
+        assert_eq!(by_tokens.mini_batch(), Some(expected));
+        assert!(by_tokens.with_mini_batch_num_tokens(0).is_err());
         assert!(matches!(
             CachedLoss::<TestBackend, _>::new(loss, 0),
             Err(Error::Loss(LossError::InvalidOption {

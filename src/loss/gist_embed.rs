@@ -1,10 +1,12 @@
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, backend::Backend};
 use serde_json::json;
 
 use super::cosine_similarity::unit_length;
 use super::description::described;
-use super::in_batch::{log_sum_exp, own_mask, own_scores};
+use super::in_batch::{log_sum_exp, own_mask_of, own_scores_of};
 use super::{Columns, LabelColumn, Loss, LossData, LossInput, TextColumns};
 use crate::error::{LossError, Result};
 use crate::model::CardLoss;
@@ -93,6 +95,50 @@ impl GISTEmbedLoss {
             MarginStrategy::Relative => positive.clone() - positive.abs().mul_scalar(margin),
         }
     }
+
+    /// What some rows of the batch add to the loss, `[1]`.
+    fn of_rows<B: Backend>(&self, input: &LossInput<B>, rows: Range<usize>) -> Tensor<B, 1> {
+        let columns = input.embeddings.len();
+        assert!(columns >= 2, "{NAME} needs anchors and positives");
+        assert!(
+            columns == input.guide.len(),
+            "{NAME} needs the guide's embeddings"
+        );
+        let unit = |columns: &[Tensor<B, 2>]| -> Vec<Tensor<B, 2>> {
+            columns.iter().cloned().map(unit_length).collect()
+        };
+        let (texts, guide) = (unit(&input.embeddings), unit(&input.guide));
+        let (batch, device) = (texts[0].dims()[0], texts[0].device());
+
+        // Which columns are compared: anchors with positives, then as told.
+        let mut compared = vec![(0, 1)];
+        if self.config.contrast_anchors {
+            compared.push((0, 0));
+        }
+        if self.config.contrast_positives {
+            compared.push((1, 1));
+        }
+        compared.extend((2..columns).map(|negative| (0, negative)));
+
+        let cosines = |texts: &[Tensor<B, 2>], (row, column): (usize, usize)| {
+            let of_rows = texts[row].clone().narrow(0, rows.start, rows.len());
+            dot_score(of_rows, texts[column].clone())
+        };
+        let own = own_scores_of(cosines(&guide, (0, 1)), rows.clone());
+        let threshold = self.threshold(own).expand([rows.len(), batch]);
+        let scores = compared.into_iter().map(|pair| {
+            let mut left_out: Tensor<B, 2, Bool> = cosines(&guide, pair).greater(threshold.clone());
+            if pair == (0, 1) {
+                let own = own_mask_of::<B>(rows.clone(), batch, 1, &device);
+                left_out = left_out.bool_and(own.bool_not());
+            }
+            let scores = cosines(&texts, pair).div_scalar(self.config.temperature);
+            scores.mask_fill(left_out, f32::NEG_INFINITY)
+        });
+        let scores = Tensor::cat(scores.collect(), 1);
+        let losses = log_sum_exp(scores.clone()) - own_scores_of(scores, rows.clone());
+        losses.sum().div_scalar(batch as f64)
+    }
 }
 
 impl<B: Backend> Loss<B> for GISTEmbedLoss {
@@ -133,43 +179,15 @@ impl<B: Backend> Loss<B> for GISTEmbedLoss {
     }
 
     fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
-        let columns = input.embeddings.len();
-        assert!(columns >= 2, "{NAME} needs anchors and positives");
-        assert!(
-            columns == input.guide.len(),
-            "{NAME} needs the guide's embeddings"
-        );
-        let unit = |columns: Vec<Tensor<B, 2>>| -> Vec<Tensor<B, 2>> {
-            columns.into_iter().map(unit_length).collect()
-        };
-        let (texts, guide) = (unit(input.embeddings), unit(input.guide));
-        let (batch, device) = (texts[0].dims()[0], texts[0].device());
+        let batch = input
+            .embeddings
+            .first()
+            .map_or(0, |column| column.dims()[0]);
+        self.of_rows(&input, 0..batch)
+    }
 
-        // Which columns are compared: anchors with positives, then as told.
-        let mut compared = vec![(0, 1)];
-        if self.config.contrast_anchors {
-            compared.push((0, 0));
-        }
-        if self.config.contrast_positives {
-            compared.push((1, 1));
-        }
-        compared.extend((2..columns).map(|negative| (0, negative)));
-
-        let cosines = |texts: &[Tensor<B, 2>], (row, column): (usize, usize)| {
-            dot_score(texts[row].clone(), texts[column].clone())
-        };
-        let threshold = self.threshold(own_scores(cosines(&guide, (0, 1))));
-        let threshold = threshold.expand([batch, batch]);
-        let scores = compared.into_iter().map(|pair| {
-            let mut left_out: Tensor<B, 2, Bool> = cosines(&guide, pair).greater(threshold.clone());
-            if pair == (0, 1) {
-                left_out = left_out.bool_and(own_mask(batch, 1, &device).bool_not());
-            }
-            let scores = cosines(&texts, pair).div_scalar(self.config.temperature);
-            scores.mask_fill(left_out, f32::NEG_INFINITY)
-        });
-        let scores = Tensor::cat(scores.collect(), 1);
-        (log_sum_exp(scores.clone()) - own_scores(scores)).mean()
+    fn forward_rows(&self, input: &LossInput<B>, rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        Some(self.of_rows(input, rows))
     }
 
     fn needs_guide(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What losses do with the scores of a batch's texts against those of the same batch.
 
+use std::ops::Range;
+
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
 /// Each row's own score: `[i, i]`.
@@ -8,9 +10,23 @@ use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 /// - scores: `[batch, candidates]`, at least as wide as high
 /// - output: `[batch, 1]`
 pub(super) fn own_scores<B: Backend>(scores: Tensor<B, 2>) -> Tensor<B, 2> {
-    let batch = scores.dims()[0];
-    let own = Tensor::<B, 1, Int>::arange(0..batch as i64, &scores.device()).unsqueeze_dim(1);
-    scores.gather(1, own)
+    let rows = 0..scores.dims()[0];
+    own_scores_of(scores, rows)
+}
+
+/// The own scores of some of a batch's rows.
+///
+/// # Shapes
+/// - scores: `[rows, candidates]`
+/// - output: `[rows, 1]`
+pub(super) fn own_scores_of<B: Backend>(scores: Tensor<B, 2>, rows: Range<usize>) -> Tensor<B, 2> {
+    let places = places::<B>(rows, &scores.device());
+    scores.gather(1, places)
+}
+
+/// The places of rows in the batch, `[rows, 1]`.
+fn places<B: Backend>(rows: Range<usize>, device: &B::Device) -> Tensor<B, 2, Int> {
+    Tensor::<B, 1, Int>::arange(rows.start as i64..rows.end as i64, device).unsqueeze_dim(1)
 }
 
 /// Where a row meets its own text, in each of so many columns side by side.
@@ -23,6 +39,24 @@ pub(super) fn own_mask<B: Backend>(
     device: &B::Device,
 ) -> Tensor<B, 2, Bool> {
     let own = Tensor::<B, 2, Bool>::diag_mask([batch, batch], 0, device).bool_not();
+    Tensor::cat(vec![own; columns], 1)
+}
+
+/// The same of some of a batch's rows.
+///
+/// # Shapes
+/// - output: `[rows, columns * batch]`
+pub(super) fn own_mask_of<B: Backend>(
+    rows: Range<usize>,
+    batch: usize,
+    columns: usize,
+    device: &B::Device,
+) -> Tensor<B, 2, Bool> {
+    let shape = [rows.len(), batch];
+    let all = Tensor::<B, 1, Int>::arange(0..batch as i64, device).unsqueeze_dim::<2>(0);
+    let own = places::<B>(rows, device)
+        .expand(shape)
+        .equal(all.expand(shape));
     Tensor::cat(vec![own; columns], 1)
 }
 
@@ -64,6 +98,9 @@ mod tests {
         let mask = own_mask::<TestBackend>(2, 2, &device());
         let mask: Vec<i32> = mask.int().into_data().iter().collect();
         assert_eq!(mask, [1, 0, 1, 0, 0, 1, 0, 1]);
+        let last = own_mask_of::<TestBackend>(1..2, 2, 2, &device());
+        let last: Vec<i32> = last.int().into_data().iter().collect();
+        assert_eq!(last, mask[4..]);
     }
 
     #[test]

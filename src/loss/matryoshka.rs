@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -9,7 +10,7 @@ use rand::seq::index;
 use serde_json::json;
 
 use super::description::around;
-use super::{Columns, Labels, Loss, LossData, LossInput};
+use super::{Columns, Labels, Loss, LossData, LossInput, MiniBatch};
 use crate::error::{LossError, Result};
 use crate::kernel::normalize;
 use crate::model::CardLoss;
@@ -168,8 +169,18 @@ impl<B: Backend, L: Loss<B>> Loss<B> for MatryoshkaLoss<B, L> {
         Tensor::cat(losses.collect(), 0).sum()
     }
 
-    fn mini_batch_size(&self) -> Option<usize> {
-        self.loss.mini_batch_size()
+    fn forward_rows(&self, input: &LossInput<B>, rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        let dims = self.dims_of_step(input.seed).into_iter();
+        let losses = dims.map(|(dim, weight)| {
+            let cut = shrink_input(input.clone(), dim);
+            let part = self.loss.forward_rows(&cut, rows.clone())?;
+            Some(part.mul_scalar(weight))
+        });
+        Some(Tensor::cat(losses.collect::<Option<_>>()?, 0).sum())
+    }
+
+    fn mini_batch(&self) -> Option<MiniBatch> {
+        self.loss.mini_batch()
     }
 
     fn needs_guide(&self) -> bool {
@@ -333,7 +344,7 @@ mod tests {
     fn a_cached_loss_stays_cached() {
         let cached = CachedLoss::<TestBackend, _>::new(mnrl(), 3).unwrap();
         let loss = MatryoshkaLossConfig::new([4, 2]).init(cached).unwrap();
-        assert_eq!(loss.mini_batch_size(), Some(3));
+        assert_eq!(loss.mini_batch(), Some(MiniBatch::rows(3)));
         let plain: Matryoshka = MatryoshkaLossConfig::new([4, 2]).init(mnrl()).unwrap();
         let (cached, plain) = (loss.forward(input()), plain.forward(input()));
         assert_eq!(cached.into_scalar(), plain.into_scalar());

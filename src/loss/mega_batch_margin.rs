@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
@@ -5,8 +7,8 @@ use serde_json::json;
 
 use super::contrastive::check_margin;
 use super::description::described;
-use super::in_batch::{own_mask, own_scores};
-use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
+use super::in_batch::{own_mask_of, own_scores_of};
+use super::{Columns, LabelColumn, Loss, LossInput, MiniBatch, TextColumns};
 use crate::error::{LossError, Result};
 use crate::model::CardLoss;
 use crate::model::similarity::cos_sim;
@@ -64,6 +66,25 @@ pub struct MegaBatchMarginLoss {
     config: MegaBatchMarginLossConfig,
 }
 
+impl MegaBatchMarginLoss {
+    /// What some rows of the batch add to the loss, `[1]`.
+    fn of_rows<B: Backend>(
+        &self,
+        anchors: Tensor<B, 2>,
+        positives: Tensor<B, 2>,
+        rows: Range<usize>,
+    ) -> Tensor<B, 1> {
+        let (batch, device) = (anchors.dims()[0], anchors.device());
+        let cosines = cos_sim(anchors.narrow(0, rows.start, rows.len()), positives);
+        let positive = own_scores_of(cosines.clone(), rows.clone());
+        let own = own_mask_of::<B>(rows, batch, 1, &device);
+        let hardest = cosines.mask_fill(own, f32::NEG_INFINITY).max_dim(1);
+        let missing = relu(positive.neg().add_scalar(self.config.positive_margin));
+        let beyond = relu(hardest.sub_scalar(self.config.negative_margin));
+        (missing + beyond).sum().div_scalar(batch as f64)
+    }
+}
+
 impl<B: Backend> Loss<B> for MegaBatchMarginLoss {
     fn name(&self) -> &'static str {
         NAME
@@ -89,21 +110,19 @@ impl<B: Backend> Loss<B> for MegaBatchMarginLoss {
 
     fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
         let [anchors, positives] = input.columns(NAME);
-        let (batch, device) = (anchors.dims()[0], anchors.device());
-        let cosines = cos_sim(anchors, positives);
-        let positive = own_scores(cosines.clone());
-        let others = cosines.mask_fill(own_mask(batch, 1, &device), f32::NEG_INFINITY);
-        let hardest = others.max_dim(1);
-        let missing = relu(positive.neg().add_scalar(self.config.positive_margin));
-        let beyond = relu(hardest.sub_scalar(self.config.negative_margin));
-        (missing + beyond).mean()
+        let batch = anchors.dims()[0];
+        self.of_rows(anchors, positives, 0..batch)
     }
 
-    fn mini_batch_size(&self) -> Option<usize> {
+    fn forward_rows(&self, input: &LossInput<B>, rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        let [anchors, positives] = input.clone().columns(NAME);
+        Some(self.of_rows(anchors, positives, rows))
+    }
+
+    fn mini_batch(&self) -> Option<MiniBatch> {
         let config = &self.config;
-        config
-            .use_mini_batched_version
-            .then_some(config.mini_batch_size)
+        let in_parts = config.use_mini_batched_version;
+        in_parts.then_some(MiniBatch::rows(config.mini_batch_size))
     }
 }
 
@@ -151,9 +170,9 @@ mod tests {
     fn embeds_in_parts_unless_told_otherwise() {
         let config = MegaBatchMarginLossConfig::default();
         let size = |config: &MegaBatchMarginLossConfig| {
-            Loss::<TestBackend>::mini_batch_size(&config.init().unwrap())
+            Loss::<TestBackend>::mini_batch(&config.init().unwrap())
         };
-        assert_eq!(size(&config), Some(50));
+        assert_eq!(size(&config), Some(MiniBatch::rows(50)));
         let at_once = MegaBatchMarginLossConfig {
             use_mini_batched_version: false,
             ..config.clone()

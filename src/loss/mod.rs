@@ -5,7 +5,7 @@
 //! losses need they ask for, and find in their [`LossInput`]: the embeddings of a
 //! [guide model](Loss::needs_guide), those of [earlier layers](Loss::needs_layers).
 //! Losses that would need more embeddings at once than fit in memory name a
-//! [mini-batch size](Loss::mini_batch_size) instead of embedding anything themselves;
+//! [mini-batch size](Loss::mini_batch) instead of embedding anything themselves;
 //! [`CachedLoss`] gives any loss one.
 
 mod adaptive_layer;
@@ -33,6 +33,7 @@ mod margin_mse;
 mod matryoshka;
 mod matryoshka_2d;
 mod mega_batch_margin;
+mod mini_batch;
 mod mse;
 mod multiple_negatives_ranking;
 mod multiple_negatives_symmetric_ranking;
@@ -74,6 +75,7 @@ pub use margin_mse::{MarginMSELoss, MarginMSELossConfig};
 pub use matryoshka::{MatryoshkaLoss, MatryoshkaLossConfig};
 pub use matryoshka_2d::{Matryoshka2dLoss, Matryoshka2dLossConfig};
 pub use mega_batch_margin::{MegaBatchMarginLoss, MegaBatchMarginLossConfig};
+pub use mini_batch::MiniBatch;
 pub use mse::{MSELoss, MSELossConfig};
 pub use multiple_negatives_ranking::{
     Direction, HardnessMode, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
@@ -85,6 +87,8 @@ pub use multiple_negatives_symmetric_ranking::{
 pub use online_contrastive::{OnlineContrastiveLoss, OnlineContrastiveLossConfig};
 pub use softmax::{SoftmaxLoss, SoftmaxLossConfig};
 pub use triplet::{TripletDistanceMetric, TripletLoss, TripletLossConfig};
+
+use std::ops::Range;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
@@ -130,9 +134,20 @@ pub trait Loss<B: Backend>: Module<B> + ModuleDisplay {
     /// If the input is not what the loss reads: [`check`](Self::check) the data first.
     fn forward(&self, input: LossInput<B>) -> Tensor<B, 1>;
 
-    /// How many texts of a column to embed at a time, if the batch is to be embedded in
-    /// parts (GradCache); all at once if `None`.
-    fn mini_batch_size(&self) -> Option<usize> {
+    /// What these rows of the batch add to the loss, where it is a sum over rows: a batch
+    /// whose matrix of scores is too large for memory is gone through so.
+    ///
+    /// # Shapes
+    /// - output: `[1]`; the sum over all rows is [`forward`](Self::forward)'s
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    fn forward_rows(&self, _input: &LossInput<B>, _rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        None
+    }
+
+    /// How the batch is to be embedded in parts (GradCache); all at once if `None`.
+    fn mini_batch(&self) -> Option<MiniBatch> {
         None
     }
 

@@ -1,9 +1,11 @@
+use std::ops::Range;
+
 use burn::module::Module;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Bool, Tensor, backend::Backend};
 use serde_json::json;
 
 use super::description::{described, similarity_name};
-use super::in_batch::{log_sum_exp, own_mask, own_scores};
+use super::in_batch::{log_sum_exp, own_mask_of, own_scores_of};
 use super::{Columns, LabelColumn, Loss, LossInput, TextColumns};
 use crate::error::{LossError, Result};
 use crate::model::CardLoss;
@@ -131,22 +133,70 @@ impl MultipleNegativesRankingLoss {
     /// What the scores of each anchor's negatives grow by.
     ///
     /// # Shapes
-    /// - similarities: `[batch, columns * batch]`
-    /// - output: the same
-    fn hardness<B: Backend>(&self, similarities: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    /// - similarities: `[rows, columns * batch]`
+    /// - own: `[rows, batch]`, where a row meets its own text
+    /// - output: as `similarities`
+    fn hardness<B: Backend>(
+        &self,
+        similarities: Tensor<B, 2>,
+        own: Tensor<B, 2, Bool>,
+    ) -> Option<Tensor<B, 2>> {
         let mode = self.config.hardness_mode?;
-        let ([batch, candidates], device) = (similarities.dims(), similarities.device());
-        let own = Tensor::<B, 2>::eye(batch, &device);
+        let columns = similarities.dims()[1] / own.dims()[1];
+        let own = own.float();
         let others = own.clone().neg().add_scalar(1.0);
         let (positives, negatives) = match mode {
             HardnessMode::InBatchNegatives => (others.clone(), others),
             HardnessMode::HardNegatives => (own.zeros_like(), own),
             HardnessMode::AllNegatives => (others, own.ones_like()),
         };
-        let mut counts = vec![negatives; candidates / batch];
+        let mut counts = vec![negatives; columns];
         counts[0] = positives;
         let strength = self.config.hardness_strength;
         Some(similarities.detach() * Tensor::cat(counts, 1).mul_scalar(strength))
+    }
+
+    /// What some rows of the batch add to the loss, `[1]`.
+    fn of_rows<B: Backend>(&self, embeddings: &[Tensor<B, 2>], rows: Range<usize>) -> Tensor<B, 1> {
+        assert!(embeddings.len() >= 2, "{NAME} needs anchors and positives");
+        let (all_queries, positives) = (embeddings[0].clone(), embeddings[1].clone());
+        let columns = embeddings.len() - 1;
+        let ([batch, _], device) = (all_queries.dims(), all_queries.device());
+        let documents = Tensor::cat(embeddings[1..].to_vec(), 0);
+        let of_rows = |all: &Tensor<B, 2>| all.clone().narrow(0, rows.start, rows.len());
+        let queries = of_rows(&all_queries);
+        let own = |columns| own_mask_of::<B>(rows.clone(), batch, columns, &device);
+
+        let compare = self.config.similarity.to_similarity_fn();
+        let scale = self.config.scale;
+        let reads = |direction| self.config.directions.contains(&direction);
+        let similarities = compare(queries.clone(), documents.clone());
+        let mut scores = similarities.clone().mul_scalar(scale);
+        if let Some(hardness) = self.hardness(similarities, own(1)) {
+            scores = scores + hardness;
+        }
+        let mut pools = vec![scores.clone()];
+        if reads(Direction::QueryToQuery) {
+            let scores = compare(queries, all_queries.clone()).mul_scalar(scale);
+            pools.push(scores.mask_fill(own(1), f32::NEG_INFINITY));
+        }
+        if reads(Direction::DocToQuery) {
+            pools.push(compare(of_rows(&positives), all_queries).mul_scalar(scale));
+        }
+        if reads(Direction::DocToDoc) {
+            let scores = compare(of_rows(&positives), documents).mul_scalar(scale);
+            pools.push(scores.mask_fill(own(columns), f32::NEG_INFINITY));
+        }
+        let normalizer = match self.config.partition_mode {
+            PartitionMode::Joint => log_sum_exp(Tensor::cat(pools, 1)),
+            PartitionMode::PerDirection => {
+                let share = 1.0 / pools.len() as f64;
+                let each = pools.into_iter().map(log_sum_exp).collect();
+                Tensor::cat(each, 1).sum_dim(1).mul_scalar(share)
+            }
+        };
+        let losses = normalizer - own_scores_of(scores, rows);
+        losses.sum().div_scalar(batch as f64)
     }
 }
 
@@ -194,42 +244,15 @@ impl<B: Backend> Loss<B> for MultipleNegativesRankingLoss {
     }
 
     fn forward(&self, input: LossInput<B>) -> Tensor<B, 1> {
-        let mut documents = input.embeddings;
-        assert!(documents.len() >= 2, "{NAME} needs anchors and positives");
-        let queries = documents.remove(0);
-        let (columns, positives) = (documents.len(), documents[0].clone());
-        let ([batch, _], device) = (queries.dims(), queries.device());
-        let documents = Tensor::cat(documents, 0);
+        let batch = input
+            .embeddings
+            .first()
+            .map_or(0, |column| column.dims()[0]);
+        self.of_rows(&input.embeddings, 0..batch)
+    }
 
-        let compare = self.config.similarity.to_similarity_fn();
-        let scale = self.config.scale;
-        let reads = |direction| self.config.directions.contains(&direction);
-        let similarities = compare(queries.clone(), documents.clone());
-        let mut scores = similarities.clone().mul_scalar(scale);
-        if let Some(hardness) = self.hardness(similarities) {
-            scores = scores + hardness;
-        }
-        let mut pools = vec![scores.clone()];
-        if reads(Direction::QueryToQuery) {
-            let scores = compare(queries.clone(), queries.clone()).mul_scalar(scale);
-            pools.push(scores.mask_fill(own_mask(batch, 1, &device), f32::NEG_INFINITY));
-        }
-        if reads(Direction::DocToQuery) {
-            pools.push(compare(positives.clone(), queries.clone()).mul_scalar(scale));
-        }
-        if reads(Direction::DocToDoc) {
-            let scores = compare(positives, documents).mul_scalar(scale);
-            pools.push(scores.mask_fill(own_mask(batch, columns, &device), f32::NEG_INFINITY));
-        }
-        let normalizer = match self.config.partition_mode {
-            PartitionMode::Joint => log_sum_exp(Tensor::cat(pools, 1)),
-            PartitionMode::PerDirection => {
-                let share = 1.0 / pools.len() as f64;
-                let each = pools.into_iter().map(log_sum_exp).collect();
-                Tensor::cat(each, 1).sum_dim(1).mul_scalar(share)
-            }
-        };
-        (normalizer - own_scores(scores)).mean()
+    fn forward_rows(&self, input: &LossInput<B>, rows: Range<usize>) -> Option<Tensor<B, 1>> {
+        Some(self.of_rows(&input.embeddings, rows))
     }
 }
 
@@ -334,6 +357,30 @@ mod tests {
     }
 
     #[test]
+    fn rows_add_up_to_the_whole_in_every_direction() {
+        let all = [
+            Direction::QueryToDoc,
+            Direction::QueryToQuery,
+            Direction::DocToQuery,
+            Direction::DocToDoc,
+        ];
+        let config = MultipleNegativesRankingLossConfig {
+            directions: all.to_vec(),
+            hardness_mode: Some(HardnessMode::AllNegatives),
+            hardness_strength: 2.0,
+            ..config(3.0, SimilarityFunction::Cosine)
+        };
+        let loss = config.init().unwrap();
+        let columns = || vec![tensor(&ANCHORS), tensor(&POSITIVES), tensor(&NEGATIVES)];
+        let input = LossInput::new(columns());
+        let batch = ANCHORS.len();
+        let part = |rows| f64::from(loss.forward_rows(&input, rows).unwrap().into_scalar());
+        let whole = value(&config, columns());
+        assert!((part(0..1) + part(1..batch) - whole).abs() < 1e-6);
+        assert!((part(0..1) - whole).abs() > 1e-3);
+    }
+
+    #[test]
     fn stays_finite_at_large_scores() {
         let config = config(1e4, SimilarityFunction::Cosine);
         let loss = value(&config, vec![tensor(&POSITIVES), tensor(&ANCHORS)]);
@@ -384,7 +431,8 @@ mod tests {
                 hardness_strength: 10.0,
                 ..Default::default()
             };
-            let added = config.init().unwrap().hardness(similarities.clone());
+            let own = own_mask_of::<TestBackend>(0..2, 2, 1, &device());
+            let added = config.init().unwrap().hardness(similarities.clone(), own);
             added.unwrap().into_data().to_vec::<f32>().unwrap()
         };
         let in_batch = [0.0, 10.0, 0.0, 30.0, 40.0, 0.0, 60.0, 0.0];

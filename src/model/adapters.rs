@@ -8,7 +8,7 @@ use crate::adapter::{
     EncoderSites, LayerAdapter, LayerSite, PeftConfig, normalize_key, plan_adapter,
 };
 use crate::encoder::{AdapterParams, LayerVisitor, Layers, Params};
-use crate::error::Result;
+use crate::error::{AdapterError, Result};
 use crate::state_dict::{
     CollectTensors, DrawParams, LoadTensors, LoadedKeys, SetTrainable, StateDict,
 };
@@ -207,6 +207,9 @@ impl<B: Backend> SentenceTransformer<B> {
 
     /// What an adapter of this configuration does to each layer.
     pub(super) fn plan(&mut self, config: &mut PeftConfig) -> Result<AdapterPlan> {
+        if self.config.encoder.is_static() {
+            return Err(AdapterError::NoTransformer.into());
+        }
         let sites = self.layer_sites();
         let encoder = &self.config.encoder;
         let encoder = EncoderSites {
@@ -378,7 +381,7 @@ impl<B: Backend> SentenceTransformer<B> {
         self.set_encoder_trainable(true);
     }
 
-    /// Says whether the Dense modules behind the encoder train.
+    /// Says whether the modules behind the encoder train, those that have weights.
     ///
     /// As in Python, they do unless told otherwise, also beside an adapter. They are saved
     /// in the adapter's folder then, and whoever loads only the adapter into the base model

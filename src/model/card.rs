@@ -125,7 +125,7 @@ pub struct CardTraining {
     pub arguments: Vec<CardArgument>,
     /// What was written down in the course of the run.
     pub log: Vec<CardLogLine>,
-    /// The step of the weights that were kept, where it is not the last one.
+    /// The step of the weights that were kept, where the best ones were.
     pub best_step: Option<usize>,
     /// The time that the steps took.
     pub training_time: Duration,

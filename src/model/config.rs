@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use burn::module::Module;
+use burn::tensor::backend::Backend;
 use serde_json::{Map, Value};
 
 use super::{ModelCardData, SimilarityFunction};
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::modules::SentenceModule;
+use crate::modules::{SentenceModule, Step};
 use crate::text::{Prompts, TextTokenizer};
-use burn::tensor::backend::Backend;
 
 /// What a model is beside its weights.
 #[derive(Debug, Clone)]
@@ -64,8 +65,43 @@ pub struct ModelParts<B: Backend> {
     pub tokenizer: TextTokenizer,
     /// The encoder.
     pub encoder: Encoder<B>,
-    /// The modules behind it: one pooling first, then any others.
+    /// The modules behind it.
     pub modules: Vec<SentenceModule<B>>,
     /// Everything else.
     pub config: ModelConfig,
+}
+
+/// What makes several routes of a model's parts.
+#[derive(Debug)]
+pub struct Routing<B: Backend> {
+    /// What reads texts beside the model's own encoder.
+    pub inputs: Vec<RouteInput<B>>,
+    /// The model's steps: input 0 is its own encoder, input 1 the first of `inputs`.
+    pub steps: Vec<Step>,
+}
+
+/// What reads the texts of a route: an encoder, with a tokenizer of its own.
+#[derive(Module, Debug)]
+pub struct RouteInput<B: Backend> {
+    /// The encoder.
+    pub encoder: Encoder<B>,
+    /// The tokenizer.
+    #[module(skip)]
+    pub tokenizer: TextTokenizer,
+    /// Everything else.
+    #[module(skip)]
+    pub config: Arc<InputConfig>,
+}
+
+/// What an encoder beside the model's own is beside its weights.
+#[derive(Debug, Clone)]
+pub struct InputConfig {
+    /// The encoder's configuration.
+    pub encoder: EncoderConfig,
+    /// The fields of the encoder's `config.json`, as they were found.
+    pub encoder_fields: Map<String, Value>,
+    /// Whether texts are lowercased before anything else.
+    pub do_lower_case: bool,
+    /// The tokenizer's files by name, as they were found; written back as they are.
+    pub tokenizer_files: Vec<(String, Arc<[u8]>)>,
 }

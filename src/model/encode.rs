@@ -7,14 +7,14 @@ use super::adapter_choice::TextAdapters;
 use super::{AdapterChoice, Mode, Pass, SentenceTransformer};
 use crate::error::{ModelError, Result};
 use crate::kernel::{batches_at_once, map_batches, near_threads, normalize};
-use crate::text::{BatchLimits, Encoding, Prompt, TokenBatch, plan};
+use crate::text::{BatchLimits, Encoding, Prompt, TextTokenizer, TokenBatch, plan};
 
 /// The work of one batch in tokens: large enough that a batch fills the machine, small
 /// enough that its activations stay near 100 MB in a base-sized encoder.
 const BATCH_COST: usize = 8192;
 
 /// The same where every core has a batch of its own.
-const CORE_BATCH_COST: usize = 1024;
+const CORE_BATCH_COST: usize = 512;
 
 /// How far an [`encode`](SentenceTransformer::encode) call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub struct EncodeOptions {
     pub prompt: Option<Prompt>,
     /// The adapters that texts go through; `None` means the active ones.
     pub adapters: Option<AdapterChoice>,
+    /// What the texts are encoded for, by which a Router chooses a route; `None` means
+    /// `query` or `document` where the method says so, else no task.
+    pub task: Option<String>,
     /// The most texts in a batch.
     pub batch_size: usize,
     /// Whether embeddings are scaled to unit length, after any truncation.
@@ -66,6 +69,7 @@ impl Default for EncodeOptions {
         Self {
             prompt: None,
             adapters: None,
+            task: None,
             batch_size: 32,
             normalize: false,
             truncate_dim: None,
@@ -79,6 +83,7 @@ impl fmt::Debug for EncodeOptions {
         f.debug_struct("EncodeOptions")
             .field("prompt", &self.prompt)
             .field("adapters", &self.adapters)
+            .field("task", &self.task)
             .field("batch_size", &self.batch_size)
             .field("normalize", &self.normalize)
             .field("truncate_dim", &self.truncate_dim)
@@ -130,7 +135,8 @@ impl<B: Backend> SentenceTransformer<B> {
         Ok(self.encode(&[text])?.squeeze_dim(0))
     }
 
-    /// Encodes queries: with the model's `query` prompt, where it has one.
+    /// Encodes queries: with the model's `query` prompt, where it has one, and by the route of
+    /// queries, where it has a Router.
     ///
     /// # Errors
     /// As [`encode_with`](Self::encode_with).
@@ -152,7 +158,7 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     /// Encodes documents: with the model's `document`, `passage` or `corpus` prompt, where
-    /// it has one.
+    /// it has one, and by the route of documents, where it has a Router.
     ///
     /// # Errors
     /// As [`encode_with`](Self::encode_with).
@@ -184,7 +190,9 @@ impl<B: Backend> SentenceTransformer<B> {
     /// # Errors
     /// [`ModelError`] for an unknown prompt or an option out of range,
     /// [`AdapterError`](crate::error::AdapterError) for an adapter that the model does not
-    /// have, [`TextError`](crate::error::TextError) if the tokenizer fails on a text.
+    /// have, [`TextError`](crate::error::TextError) if the tokenizer fails on a text,
+    /// [`ModuleError::NoRoute`](crate::error::ModuleError) where a Router has no route for what
+    /// they are encoded for.
     pub fn encode_with<T: AsRef<str>>(
         &self,
         texts: &[T],
@@ -200,11 +208,13 @@ impl<B: Backend> SentenceTransformer<B> {
         options: &EncodeOptions,
     ) -> Result<Tensor<B, 2>> {
         options.validate()?;
+        let way = self.way_of_call(options, task)?;
+        let output_dim = self.way(way).output_dim;
         let dim = options.truncate_dim.or(self.config.truncate_dim);
-        let dim = dim.map_or(self.output_dim, |dim| dim.min(self.output_dim));
+        let dim = dim.map_or(output_dim, |dim| dim.min(output_dim));
         let (order, embeddings) = self.map_batches(texts, options, task, |batch, pass| {
             let sentences = self.forward_pass(batch, pass).detach();
-            let cut = match dim < self.output_dim {
+            let cut = match dim < output_dim {
                 true => sentences.narrow(1, 0, dim),
                 false => sentences,
             };
@@ -233,15 +243,22 @@ impl<B: Backend> SentenceTransformer<B> {
     /// - each: `[tokens, hidden]`
     ///
     /// # Errors
-    /// As [`encode_with`](Self::encode_with).
+    /// As [`encode_with`](Self::encode_with), and [`ModelError::NoTokenEmbeddings`] where the
+    /// texts' route has none.
     pub fn encode_tokens<T: AsRef<str>>(
         &self,
         texts: &[T],
         options: &EncodeOptions,
     ) -> Result<Vec<Tensor<B, 2>>> {
         options.validate()?;
+        let way = self.way(self.way_of_call(options, None)?);
+        if self.input(way).config.is_static() {
+            return Err(ModelError::NoTokenEmbeddings.into());
+        }
         let (order, batches) = self.map_batches(texts, options, None, |batch, pass| {
-            let tokens = self.forward_tokens(batch, pass);
+            let Some(tokens) = self.forward_tokens(batch, pass) else {
+                return Vec::new();
+            };
             let starts = tokens.packing.starts().into_iter();
             let rows = starts
                 .zip(tokens.packing.lengths())
@@ -267,15 +284,20 @@ impl<B: Backend> SentenceTransformer<B> {
         task: Option<Task>,
         run: impl Fn(&TokenBatch<B>, Pass<'_>) -> R + Sync,
     ) -> Result<(Vec<usize>, Vec<R>)> {
-        let adapters = self.text_adapters(texts.len(), options, task)?;
-        let groups = self.encode_by_prompt(texts, options, task, adapters.as_ref())?;
+        let way = self.way_of_call(options, task)?;
+        // Adapters are on the model's own encoder alone.
+        let adapters = match self.way(way).way.input {
+            0 => self.text_adapters(texts.len(), options, task)?,
+            _ => None,
+        };
+        let groups = self.encode_by_prompt(texts, options, (way, task), adapters.as_ref())?;
         let lengths = |group: &PromptGroup| group.encodings.iter().map(Encoding::len).collect();
         let lengths: Vec<Vec<usize>> = groups.iter().map(lengths).collect();
         let total_tokens = lengths.iter().flatten().sum();
         let limits = BatchLimits {
             texts: options.batch_size,
             cost: batch_cost(total_tokens, batches_at_once::<B>()),
-            hidden_size: self.config.encoder.hidden_size(),
+            hidden_size: self.input(self.way(way)).config.hidden_size(),
         };
         let mut batches: Vec<(&PromptGroup, Vec<usize>)> = Vec::new();
         for (group, lengths) in groups.iter().zip(&lengths) {
@@ -296,7 +318,7 @@ impl<B: Backend> SentenceTransformer<B> {
         });
         let run_batch = |(group, members): &(&PromptGroup, Vec<usize>)| {
             let encodings: Vec<&Encoding> = members.iter().map(|&m| &group.encodings[m]).collect();
-            let batch = self.pack(&encodings, group.prompt_tokens, &device)?;
+            let batch = self.pack(way, &encodings, group.prompt_tokens, &device)?;
             let texts: Vec<usize> = members.iter().map(|&member| group.texts[member]).collect();
             let routes = adapters
                 .as_ref()
@@ -327,9 +349,10 @@ impl<B: Backend> SentenceTransformer<B> {
         &self,
         texts: &[T],
         options: &EncodeOptions,
-        task: Option<Task>,
+        (way, task): (usize, Option<Task>),
         adapters: Option<&TextAdapters>,
     ) -> Result<Vec<PromptGroup>> {
+        let tokenizer = self.input(self.way(way)).tokenizer;
         let prompt_with = |adapters: &[String]| -> Result<Option<String>> {
             let prompts = self.prompts_with(adapters);
             let prompt = options.prompt.clone().or_else(|| match task {
@@ -340,8 +363,12 @@ impl<B: Backend> SentenceTransformer<B> {
             Ok(prompts.resolve(prompt.as_ref())?.map(str::to_owned))
         };
         let Some(adapters) = adapters else {
-            let prompt = prompt_with(self.adapters.applied())?;
-            let group = self.encode_group(texts, (0..texts.len()).collect(), prompt)?;
+            let applied: &[String] = match self.way(way).way.input {
+                0 => self.adapters.applied(),
+                _ => &[],
+            };
+            let prompt = prompt_with(applied)?;
+            let group = encode_group(tokenizer, texts, (0..texts.len()).collect(), prompt)?;
             return Ok(vec![group]);
         };
         let prompts = adapters.lists().iter().map(|list| prompt_with(list));
@@ -355,30 +382,36 @@ impl<B: Backend> SentenceTransformer<B> {
         let groups = different.into_iter().map(|group| {
             let has_it = |&text: &usize| key(adapters.list_of(text)) == group;
             let members = (0..texts.len()).filter(has_it).collect();
-            self.encode_group(texts, members, group.0.clone())
+            encode_group(tokenizer, texts, members, group.0.clone())
         });
         groups.collect()
     }
 
-    fn encode_group<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        members: Vec<usize>,
-        prompt: Option<String>,
-    ) -> Result<PromptGroup> {
-        let prompt = prompt.as_deref();
-        let encodings = if members.len() == texts.len() {
-            self.tokenizer.encode(texts, prompt)?
-        } else {
-            let texts: Vec<&str> = members.iter().map(|&text| texts[text].as_ref()).collect();
-            self.tokenizer.encode(&texts, prompt)?
-        };
-        Ok(PromptGroup {
-            encodings,
-            texts: members,
-            prompt_tokens: self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?,
-        })
+    /// The number of the way that the texts of a call take.
+    fn way_of_call(&self, options: &EncodeOptions, task: Option<Task>) -> Result<usize> {
+        let of_method = task.map(Task::name);
+        self.way_for(options.task.as_deref().or(of_method))
     }
+}
+
+fn encode_group<T: AsRef<str>>(
+    tokenizer: &TextTokenizer,
+    texts: &[T],
+    members: Vec<usize>,
+    prompt: Option<String>,
+) -> Result<PromptGroup> {
+    let prompt = prompt.as_deref();
+    let encodings = if members.len() == texts.len() {
+        tokenizer.encode(texts, prompt)?
+    } else {
+        let texts: Vec<&str> = members.iter().map(|&text| texts[text].as_ref()).collect();
+        tokenizer.encode(&texts, prompt)?
+    };
+    Ok(PromptGroup {
+        encodings,
+        texts: members,
+        prompt_tokens: tokenizer.prompt_tokens(prompt.unwrap_or_default())?,
+    })
 }
 
 /// What texts are encoded for.
@@ -388,6 +421,16 @@ pub(super) enum Task {
     Query,
     /// To be found.
     Document,
+}
+
+impl Task {
+    /// The name that a Router knows the task by.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Document => "document",
+        }
+    }
 }
 
 /// Texts with the same prompt, tokenized.
@@ -405,6 +448,6 @@ struct PromptGroup {
 fn batch_cost(total_tokens: usize, at_once: usize) -> usize {
     match at_once {
         1 => BATCH_COST,
-        _ => (total_tokens / (8 * at_once)).clamp(CORE_BATCH_COST / 4, CORE_BATCH_COST),
+        _ => (total_tokens / (8 * at_once)).clamp(CORE_BATCH_COST / 2, CORE_BATCH_COST),
     }
 }

@@ -99,10 +99,10 @@ impl<B: Backend> SentenceTransformer<B> {
         batch_size: usize,
     ) -> Result<Vec<TokenBatch<B>>> {
         let encodings = self.tokenizer.encode(texts, None)?;
-        let device = self.device();
+        let (way, device) = (self.own_way(), self.device());
         let batches = encodings.chunks(batch_size.max(1));
         batches
-            .map(|batch| self.pack(&batch.iter().collect::<Vec<&Encoding>>(), 0, &device))
+            .map(|batch| self.pack(way, &batch.iter().collect::<Vec<&Encoding>>(), 0, &device))
             .collect()
     }
 
@@ -161,7 +161,7 @@ impl<B: Backend> SentenceTransformer<B> {
             mode: Mode::Inference,
             routes: Some(&routes),
         };
-        self.forward_tokens(batch, pass);
+        self.read(batch, pass);
     }
 
     /// The longest side of any of the encoder's parameters.

@@ -6,8 +6,10 @@ mod card;
 mod config;
 mod encode;
 mod eva;
+mod layout;
 mod merging;
 mod quantize;
+mod routing;
 mod sentence_transformer;
 pub mod similarity;
 mod weighted;
@@ -18,7 +20,9 @@ pub use card::{
     CardArgument, CardColumn, CardDataset, CardEvaluation, CardLogLine, CardLoss, CardTraining,
     ModelCardData,
 };
-pub use config::{AdapterSettings, ModelConfig, ModelParts, WeightsReport};
+pub use config::{
+    AdapterSettings, InputConfig, ModelConfig, ModelParts, RouteInput, Routing, WeightsReport,
+};
 pub use encode::{EncodeOptions, EncodeProgress, ProgressFn};
 pub use quantize::{
     Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, quantize_embeddings,
@@ -26,6 +30,8 @@ pub use quantize::{
 };
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
+
+pub(crate) use layout::{Layout, file_name};
 
 pub use crate::adapter::{AdapterLoadReport, AdapterRoute, Pass};
 pub use crate::kernel::Mode;

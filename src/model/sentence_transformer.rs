@@ -3,15 +3,16 @@ use std::sync::Arc;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::routing::{ModelWay, model_ways, plain_steps};
 use super::{
-    Mode, ModelCardData, ModelConfig, ModelParts, Rows, SimilarityFunction, WeightsReport,
+    Mode, ModelCardData, ModelConfig, ModelParts, RouteInput, Routing, Rows, SimilarityFunction,
+    WeightsReport,
 };
 use crate::adapter::{AdapterRegistry, Pass};
 use crate::encoder::{AdapterParams, Encoder, Params};
-use crate::error::Result;
-use crate::kernel::Packing;
-use crate::modules::{Features, SentenceModule, TokenFeatures, check_pipeline};
-use crate::state_dict::{ParamVisitor, TrainableNames};
+use crate::error::{ModelError, Result};
+use crate::modules::{Features, SENTENCE_EMBEDDING, SentenceModule, Step, TokenFeatures};
+use crate::state_dict::{ParamVisitor, TrainableNames, WithPrefix};
 use crate::text::{Encoding, Prompts, TextTokenizer, TokenBatch};
 
 /// A sentence-embedding model: text in, vectors out.
@@ -31,17 +32,22 @@ use crate::text::{Encoding, Prompts, TextTokenizer, TokenBatch};
 /// ```
 #[derive(Module, Debug)]
 pub struct SentenceTransformer<B: Backend> {
+    /// The first Transformer, which adapters go on; where there is none, the table.
     pub(super) encoder: Encoder<B>,
     pub(super) modules: Vec<SentenceModule<B>>,
+    /// What reads the texts of a Router's other routes.
+    pub(super) others: Vec<RouteInput<B>>,
     #[module(skip)]
     pub(super) tokenizer: TextTokenizer,
     #[module(skip)]
     pub(super) config: Arc<ModelConfig>,
     #[module(skip)]
     pub(super) adapters: AdapterRegistry,
-    /// The size of an embedding before `truncate_dim`.
     #[module(skip)]
-    pub(super) output_dim: usize,
+    pub(super) steps: Arc<[Step]>,
+    /// The ways through the steps, at least one: first that of texts that are for no task.
+    #[module(skip)]
+    pub(super) ways: Arc<[ModelWay]>,
 }
 
 impl<B: Backend> SentenceTransformer<B> {
@@ -50,26 +56,43 @@ impl<B: Backend> SentenceTransformer<B> {
     /// # Errors
     /// [`ModuleError`](crate::error::ModuleError) where the parts do not fit each other.
     pub fn from_parts(parts: ModelParts<B>) -> Result<Self> {
-        let hidden = parts.config.encoder.hidden_size();
+        let steps = plain_steps(parts.modules.len());
+        let inputs = Vec::new();
+        Self::from_routed_parts(parts, Routing { inputs, steps })
+    }
+
+    /// Puts a model together in which a Router chooses between routes.
+    ///
+    /// # Errors
+    /// [`ModuleError`](crate::error::ModuleError) where the parts do not fit each other.
+    pub fn from_routed_parts(parts: ModelParts<B>, routing: Routing<B>) -> Result<Self> {
+        let Routing { inputs, steps } = routing;
+        let ways = model_ways(&steps, &parts.config, &inputs, &parts.modules)?;
         Ok(Self {
-            output_dim: check_pipeline(&parts.modules, hidden)?,
             encoder: parts.encoder,
             modules: parts.modules,
+            others: inputs,
             tokenizer: parts.tokenizer,
             config: Arc::new(parts.config),
             adapters: AdapterRegistry::default(),
+            steps: steps.into(),
+            ways: ways.into(),
         })
     }
 
-    /// The same model with other modules behind the encoder.
+    /// The same model with other modules behind the encoder, in their order; a Router is gone.
     ///
     /// # Errors
     /// [`ModuleError`](crate::error::ModuleError) where they do not fit the encoder or each
     /// other.
     pub fn with_modules(self, modules: Vec<SentenceModule<B>>) -> Result<Self> {
+        let steps = plain_steps(modules.len());
+        let ways = model_ways::<B>(&steps, &self.config, &[], &modules)?;
         Ok(Self {
-            output_dim: check_pipeline(&modules, self.config.encoder.hidden_size())?,
             modules,
+            others: Vec::new(),
+            steps: steps.into(),
+            ways: ways.into(),
             ..self
         })
     }
@@ -89,7 +112,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// - batch: `[tokens]`, at least one text
     /// - output: `[texts, dim]`
     pub fn forward_pass(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Tensor<B, 2> {
-        self.embed_tokens(self.forward_tokens(batch, pass))
+        self.embed(batch, self.read(batch, pass), pass.mode)
     }
 
     /// Turns a batch into the sentence embeddings that each of the encoder's layers would
@@ -100,41 +123,33 @@ impl<B: Backend> SentenceTransformer<B> {
     /// - batch: `[tokens]`, at least one text
     /// - output: `[texts, dim]` each
     pub fn forward_layers(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Vec<Tensor<B, 2>> {
-        let packing = Packing::new(batch.lengths().clone(), &batch.device());
-        let layers = self.encoder.forward_layers(batch, &packing, pass);
-        let embed = |embeddings| {
-            self.embed_tokens(TokenFeatures {
-                embeddings,
-                prompt_tokens: batch.prompt_tokens(),
-                packing: packing.clone(),
-            })
-        };
+        let layers = self.read_layers(batch, pass);
+        let embed = |features| self.embed(batch, features, pass.mode);
         layers.into_iter().map(embed).collect()
     }
 
-    /// Applies the modules behind the encoder.
-    fn embed_tokens(&self, tokens: TokenFeatures<B>) -> Tensor<B, 2> {
-        let features = self
-            .modules
-            .iter()
-            .fold(Features::Tokens(tokens), |features, module| {
-                module.forward(features)
-            });
-        match features {
-            Features::Sentences(sentences) => sentences,
-            // `check_pipeline` has seen to it that pooling comes first.
-            Features::Tokens(tokens) => tokens.embeddings,
-        }
+    /// Applies the modules behind what reads a batch.
+    fn embed(&self, batch: &TokenBatch<B>, features: Features<B>, mode: Mode) -> Tensor<B, 2> {
+        let way = self.way(batch.way());
+        let mut features = self.run_modules(way, features, usize::MAX, mode);
+        // The ways were followed to their ends when the model was put together.
+        let sentences = features.take(SENTENCE_EMBEDDING);
+        sentences.unwrap_or_else(|| Tensor::zeros([batch.len(), way.output_dim], &batch.device()))
     }
 
-    /// Turns a batch into token embeddings.
-    pub(super) fn forward_tokens(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> TokenFeatures<B> {
-        let packing = Packing::new(batch.lengths().clone(), &batch.device());
-        TokenFeatures {
-            embeddings: self.encoder.forward(batch, &packing, pass),
-            prompt_tokens: batch.prompt_tokens(),
-            packing,
-        }
+    /// Turns a batch into token embeddings, as the last module that changes them leaves them.
+    pub(super) fn forward_tokens(
+        &self,
+        batch: &TokenBatch<B>,
+        pass: Pass<'_>,
+    ) -> Option<TokenFeatures<B>> {
+        let way = self.way(batch.way());
+        let modules = way.way.modules.iter();
+        let writes = modules.map(|&module| self.modules[module].writes_tokens());
+        let end = writes.enumerate().filter(|(_, writes)| *writes).last();
+        let end = end.map_or(0, |(place, _)| place + 1);
+        let features = self.run_modules(way, self.read(batch, pass), end, pass.mode);
+        features.tokens()
     }
 
     /// Tokenizes texts into one batch for [`forward`](Self::forward), each with `prompt`
@@ -150,20 +165,45 @@ impl<B: Backend> SentenceTransformer<B> {
         prompt: Option<&str>,
         device: &B::Device,
     ) -> Result<TokenBatch<B>> {
-        let encodings = self.tokenizer.encode(texts, prompt)?;
-        let prompt_tokens = self.tokenizer.prompt_tokens(prompt.unwrap_or_default())?;
-        self.pack(&encodings.iter().collect::<Vec<_>>(), prompt_tokens, device)
+        self.tokenize_for(None, texts, prompt, device)
     }
 
+    /// The same for texts that are encoded for a task, `query` or `document`, which a Router
+    /// chooses a route by.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize), and
+    /// [`ModuleError::NoRoute`](crate::error::ModuleError).
+    pub fn tokenize_for<T: AsRef<str>>(
+        &self,
+        task: Option<&str>,
+        texts: &[T],
+        prompt: Option<&str>,
+        device: &B::Device,
+    ) -> Result<TokenBatch<B>> {
+        let way = self.way_for(task)?;
+        let tokenizer = self.input(self.way(way)).tokenizer;
+        let encodings = tokenizer.encode(texts, prompt)?;
+        let prompt_tokens = tokenizer.prompt_tokens(prompt.unwrap_or_default())?;
+        let encodings: Vec<&Encoding> = encodings.iter().collect();
+        self.pack(way, &encodings, prompt_tokens, device)
+    }
+
+    /// Packs texts that were tokenized for a way.
     pub(super) fn pack(
         &self,
+        way: usize,
         encodings: &[&Encoding],
         prompt_tokens: usize,
         device: &B::Device,
     ) -> Result<TokenBatch<B>> {
-        let encoder = &self.config.encoder;
+        let encoder = self.input(self.way(way)).config;
         let tables = [encoder.vocab_size(), encoder.type_vocab_size()];
-        TokenBatch::pack(encodings, prompt_tokens, tables, device)
+        let batch = match encoder.is_static() {
+            true => TokenBatch::pack_bags(encodings, prompt_tokens, tables, device)?,
+            false => TokenBatch::pack(encodings, prompt_tokens, tables, device)?,
+        };
+        Ok(batch.with_way(way))
     }
 
     /// Compares embeddings by the model's similarity function; either side may be one
@@ -206,30 +246,55 @@ impl<B: Backend> SentenceTransformer<B> {
 
     /// The size of an embedding.
     pub fn embedding_dim(&self) -> usize {
-        let truncate_dim = self.config.truncate_dim.unwrap_or(self.output_dim);
-        truncate_dim.min(self.output_dim)
+        let most = self.output_dim();
+        self.config.truncate_dim.unwrap_or(most).min(most)
     }
 
     /// The size of an embedding before any `truncate_dim`: what
-    /// [`forward`](Self::forward) gives.
+    /// [`forward`](Self::forward) gives of texts that are for no task.
     pub fn output_dim(&self) -> usize {
-        self.output_dim
+        self.ways[0].output_dim
     }
 
-    /// The number of tokens a text is cut to, special tokens included.
+    /// The number of tokens a text is cut to, special tokens included; of a StaticEmbedding
+    /// alone, which has no such number, the largest there is.
     pub fn max_seq_length(&self) -> usize {
         self.tokenizer.max_length()
     }
 
-    /// Sets the number of tokens a text is cut to, special tokens included.
+    /// Sets the number of tokens a text is cut to, special tokens included, by every
+    /// Transformer.
     ///
     /// # Errors
     /// [`TextError::MaxLengthTooSmall`](crate::error::TextError) or
     /// [`TextError::MaxLengthTooLarge`](crate::error::TextError) where the special tokens
-    /// or the encoder's positions leave no room.
+    /// or the encoder's positions leave no room, [`ModelError::InvalidOption`] where there is
+    /// no Transformer; nothing is changed.
     pub fn set_max_seq_length(&mut self, max_length: usize) -> Result<()> {
-        let most = self.config.encoder.token_limit();
-        self.tokenizer = self.tokenizer.clone().with_max_length(max_length, most)?;
+        if self.config.encoder.is_static() {
+            return Err(ModelError::InvalidOption {
+                option: "max_seq_length",
+                expected: "none: a StaticEmbedding reads texts of any length",
+                found: max_length.to_string(),
+            }
+            .into());
+        }
+        let cut = |tokenizer: &TextTokenizer, most: usize| {
+            tokenizer.clone().with_max_length(max_length, most)
+        };
+        let own = cut(&self.tokenizer, self.config.encoder.token_limit())?;
+        let others = self.others.iter().map(|other| {
+            let encoder = &other.config.encoder;
+            match encoder.is_static() {
+                true => Ok(other.tokenizer.clone()),
+                false => cut(&other.tokenizer, encoder.token_limit()),
+            }
+        });
+        let others: Vec<TextTokenizer> = others.collect::<Result<_>>()?;
+        self.tokenizer = own;
+        for (other, tokenizer) in self.others.iter_mut().zip(others) {
+            other.tokenizer = tokenizer;
+        }
         Ok(())
     }
 
@@ -253,7 +318,7 @@ impl<B: Backend> SentenceTransformer<B> {
         &self.modules
     }
 
-    /// The encoder.
+    /// The encoder: the first Transformer, where a Router has several.
     pub fn encoder(&self) -> &Encoder<B> {
         &self.encoder
     }
@@ -282,9 +347,15 @@ impl<B: Backend> SentenceTransformer<B> {
         Arc::make_mut(&mut self.config)
     }
 
-    /// Sets every dropout, the encoder's and the adapters'.
+    /// Sets every dropout, the encoders', the modules' and the adapters'.
     pub fn set_dropout(&mut self, dropout: f64) {
         self.encoder.set_dropout(dropout);
+        for other in &mut self.others {
+            other.encoder.set_dropout(dropout);
+        }
+        for module in &mut self.modules {
+            module.set_dropout(dropout);
+        }
         self.for_each_layer(|_, layer| layer.set_adapter_dropout(dropout));
     }
 
@@ -304,7 +375,8 @@ impl<B: Backend> SentenceTransformer<B> {
         self.trainable_parameters().names
     }
 
-    /// Visits every parameter: the encoder's, the adapters' behind `adapter/`, the modules'
+    /// Visits every parameter: the encoder's, the adapters' behind `adapter/`, those of a
+    /// Router's other encoders behind `query_0_StaticEmbedding.` and the like, the modules'
     /// behind `2_Dense.` and the like.
     pub(crate) fn visit_params<V: ParamVisitor<B>>(&mut self, visitor: &mut V) -> Result<()> {
         self.encoder.visit_layers(&mut Params(&mut *visitor))?;
@@ -315,9 +387,15 @@ impl<B: Backend> SentenceTransformer<B> {
                 visitor: &mut *visitor,
             })?;
         }
-        for (index, module) in self.modules.iter_mut().enumerate() {
-            let path = format!("{}_{}.", index + 1, module.type_name());
-            module.visit_params(&path, visitor)?;
+        let layout = self.layout();
+        for (other, path) in self.others.iter_mut().zip(&layout.inputs[1..]) {
+            let prefix = &format!("{path}.");
+            let visitor = &mut *visitor;
+            let mut visitor = Params(WithPrefix { prefix, visitor });
+            other.encoder.visit_layers(&mut visitor)?;
+        }
+        for (module, path) in self.modules.iter_mut().zip(&layout.modules) {
+            module.visit_params(&format!("{path}."), visitor)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::hub::HubOptions;
 use super::names;
 use super::pipeline::EmbeddingConfig;
 use super::source::Source;
-use super::weights::read_safetensors;
+use super::weights::read_adapter_weights;
 use serde_json::{Map, Value};
 
 use crate::adapter::PeftConfig;
@@ -44,14 +44,9 @@ impl AdapterFolder {
         let fields: Map<String, Value> = read_json(&config_file, "it describes the adapter")?;
         let config = PeftConfig::from_json(fields)?;
         config.validate()?;
-        let weights = folder.join(names::ADAPTER_WEIGHTS);
-        let pickled = folder.join("adapter_model.bin");
-        if !weights.exists() && pickled.exists() {
-            return Err(RepoError::UnreadableWeights { path: pickled }.into());
-        }
         Ok(Self {
             folder: folder.to_owned(),
-            tensors: read_safetensors(&weights)?,
+            tensors: read_adapter_weights(folder)?,
             config,
         })
     }

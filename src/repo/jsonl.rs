@@ -12,9 +12,9 @@ use crate::error::{RepoError, Result};
 ///
 /// An error is about one line: the next call goes on behind it.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct Lines<R = BufReader<File>> {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: R,
     number: usize,
     offset: usize,
 }
@@ -27,18 +27,25 @@ impl Lines {
     pub(crate) fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         match File::open(&path) {
-            Ok(file) => Ok(Self {
-                path,
-                reader: BufReader::new(file),
-                number: 0,
-                offset: 0,
-            }),
+            Ok(file) => Ok(Self::new(path, BufReader::new(file))),
             Err(source) => Err(RepoError::Io {
                 path,
                 action: "open",
                 source,
             }
             .into()),
+        }
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The lines of what is read, where errors name the file.
+    pub(crate) fn new(path: PathBuf, reader: R) -> Self {
+        Self {
+            path,
+            reader,
+            number: 0,
+            offset: 0,
         }
     }
 
@@ -77,7 +84,7 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
+impl<R: BufRead> Iterator for Lines<R> {
     type Item = Result<(usize, String)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -96,9 +103,15 @@ impl Iterator for Lines {
 pub(crate) fn records<T: DeserializeOwned>(
     path: impl AsRef<Path>,
 ) -> Result<impl Iterator<Item = Result<(usize, T)>>> {
-    let lines = Lines::open(path)?;
+    Ok(records_of(Lines::open(path)?))
+}
+
+/// The same of lines that are read from elsewhere.
+pub(crate) fn records_of<T: DeserializeOwned, R: BufRead>(
+    lines: Lines<R>,
+) -> impl Iterator<Item = Result<(usize, T)>> {
     let path = lines.path.clone();
-    Ok(lines.map(move |line| {
+    lines.map(move |line| {
         let (number, text) = line?;
         match serde_json::from_str(&text) {
             Ok(record) => Ok((number, record)),
@@ -109,7 +122,7 @@ pub(crate) fn records<T: DeserializeOwned>(
             }
             .into()),
         }
-    }))
+    })
 }
 
 /// A JSON error's message with its column alone: its line is always 1 here.

@@ -1,23 +1,20 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use serde_json::{Map, Value};
 
 use super::adapter_folder::AdapterFolder;
-use super::file::read_json;
 use super::hub::HubOptions;
+use super::input_folder::LoadedInput;
 use super::names;
-use super::pipeline::{EmbeddingConfig, Pipeline, TextConfig};
+use super::pipeline::{EmbeddingConfig, Pipeline};
 use super::source::Source;
-use super::weights::read_safetensors;
 use crate::adapter::DEFAULT_ADAPTER;
-use crate::encoder::{Encoder, EncoderConfig};
-use crate::error::{RepoError, Result};
+use crate::error::Result;
 use crate::model::{
     AdapterLoadReport, AdapterSettings, AdapterWeights, ModelCardData, ModelConfig, ModelParts,
-    SentenceTransformer, SimilarityFunction, WeightsReport,
+    Routing, SentenceTransformer, SimilarityFunction,
 };
-use crate::text::{Prompts, TextTokenizer};
+use crate::text::Prompts;
 
 /// How a model is loaded; what is `None` is as the folder says.
 #[derive(Debug, Clone, Default)]
@@ -110,11 +107,11 @@ impl<B: Backend> SentenceTransformer<B> {
     ) -> Result<Self> {
         let source = Source::resolve(&source.as_ref().to_string_lossy(), &options.hub)?;
         let pipeline = Pipeline::read(&source.folder)?;
-        let adapter = AdapterFolder::find(&pipeline.transformer)?;
+        let adapter = AdapterFolder::find(pipeline.own_folder())?;
         let mut model = match &adapter {
             // Its own encoder beside the adapter, or no adapter at all.
             None => load_whole(&source, pipeline, &source, options, device)?,
-            Some(_) if pipeline.transformer.join(names::CONFIG).exists() => {
+            Some(_) if pipeline.own_folder().join(names::CONFIG).exists() => {
                 load_whole(&source, pipeline, &source, options, device)?
             }
             Some(adapter) => {
@@ -179,96 +176,58 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 }
 
-/// Loads a model whose pipeline is `pipeline`, of `source`, and whose encoder is that of
+/// Loads a model whose pipeline is `pipeline`, of `source`, and whose own encoder is that of
 /// `base`.
 fn load_whole<B: Backend>(
     source: &Source,
-    pipeline: Pipeline,
+    mut pipeline: Pipeline,
     base: &Source,
     options: &LoadOptions,
     device: &B::Device,
 ) -> Result<SentenceTransformer<B>> {
-    let encoder_folder = Pipeline::read(&base.folder)?.transformer;
-    let fields: Map<String, Value> = read_json(
-        &encoder_folder.join(names::CONFIG),
-        "it says what encoder this is",
-    )?;
-    let encoder_config = EncoderConfig::from_json(&fields)?;
-    let text = TextConfig::read(&pipeline.transformer, &encoder_config)?;
+    let base_pipeline = Pipeline::read(&base.folder)?;
+    let mut inputs = pipeline.inputs.iter().enumerate().map(|(index, input)| {
+        let weights = match index {
+            0 => base_pipeline.own_folder(),
+            _ => &input.folder,
+        };
+        LoadedInput::<B>::load(input, weights, options.max_seq_length, device)
+    });
+    let Some(own) = inputs.next() else {
+        // `Pipeline::read` has found at least one.
+        return Err(crate::error::ModuleError::InvalidPipeline {
+            reason: "no module reads texts".to_owned(),
+        }
+        .into());
+    };
+    let (own, others) = (own?, inputs.collect::<Result<Vec<_>>>()?);
     let embedding = EmbeddingConfig::read(&source.folder)?;
-    let tokenizer = load_tokenizer(&pipeline.transformer, &text, &encoder_config, options)?;
-    let modules = pipeline.load_modules(encoder_config.hidden_size(), &fields, device)?;
-    let (encoder, weights) = load_encoder(&encoder_folder, &encoder_config, device)?;
-    SentenceTransformer::from_parts(ModelParts {
-        tokenizer,
-        encoder,
+    let hidden = own.config.encoder.hidden_size();
+    let modules = pipeline.load_modules(hidden, &own.config.encoder_fields, device)?;
+    let parts = ModelParts {
+        tokenizer: own.tokenizer,
+        encoder: own.encoder,
         modules,
         config: ModelConfig {
-            encoder: encoder_config,
-            encoder_fields: fields,
+            encoder: own.config.encoder,
+            encoder_fields: own.config.encoder_fields,
             prompts: options.prompts.clone().unwrap_or(embedding.prompts),
             adapters: AdapterSettings::default(),
             similarity_fn: options.similarity_fn.unwrap_or(embedding.similarity_fn),
             truncate_dim: options.truncate_dim.or(embedding.truncate_dim),
-            do_lower_case: text.do_lower_case,
-            tokenizer_files: text.tokenizer_files,
+            do_lower_case: own.config.do_lower_case,
+            tokenizer_files: own.config.tokenizer_files,
             name_or_path: Some(base.name.clone()),
             revision: base.revision.clone(),
             card: options.model_card_data.clone(),
-            weights,
+            weights: own.weights,
         },
-    })
-}
-
-fn load_tokenizer(
-    folder: &Path,
-    text: &TextConfig,
-    encoder: &EncoderConfig,
-    options: &LoadOptions,
-) -> Result<TextTokenizer> {
-    let file = text
-        .tokenizer_files
-        .iter()
-        .find(|(name, _)| name == names::TOKENIZER);
-    let json: &[u8] = file.map_or(&[], |(_, json)| json);
-    let path = folder.join(names::TOKENIZER);
-    let tokenizer = TextTokenizer::from_json(json, &path, text.max_seq_length)?;
-    let tokenizer = match options.max_seq_length {
-        Some(length) => tokenizer.with_max_length(length, encoder.token_limit())?,
-        None => tokenizer,
     };
-    if text.do_lower_case {
-        tokenizer.with_lowercase()
-    } else {
-        Ok(tokenizer)
-    }
-}
-
-fn load_encoder<B: Backend>(
-    folder: &Path,
-    config: &EncoderConfig,
-    device: &B::Device,
-) -> Result<(Encoder<B>, WeightsReport)> {
-    let path = folder.join(names::WEIGHTS);
-    for other in ["model.safetensors.index.json", "pytorch_model.bin"] {
-        let other = folder.join(other);
-        if !path.exists() && other.exists() {
-            return Err(RepoError::UnreadableWeights { path: other }.into());
-        }
-    }
-    let mut tensors = read_safetensors(&path)?;
-    let encoder = config.load(&mut tensors, device)?;
-    let unused: Vec<String> = tensors.keys().map(str::to_owned).collect();
-    if let Some(first) = unused.first() {
-        log::warn!(
-            "{}: {} tensors belong to no layer of a `{}` encoder and are not used, the first is \
-             `{first}`",
-            path.display(),
-            unused.len(),
-            config.model_type()
-        );
-    }
-    Ok((encoder, WeightsReport { unused }))
+    let routing = Routing {
+        inputs: others.into_iter().map(LoadedInput::into_route).collect(),
+        steps: pipeline.steps,
+    };
+    SentenceTransformer::from_routed_parts(parts, routing)
 }
 
 #[cfg(all(test, not(windows)))]

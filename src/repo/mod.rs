@@ -7,14 +7,20 @@
 mod adapter_folder;
 mod file;
 pub mod hub;
+mod input_folder;
 pub(crate) mod jsonl;
 mod load;
 mod model_card;
+mod module_folder;
 mod names;
 mod pipeline;
+mod pytorch;
+mod router_file;
 mod save;
 mod sharding;
+mod shards;
 mod source;
+mod tokenizer_folder;
 mod weights;
 
 pub use hub::HubOptions;

@@ -4,12 +4,16 @@ pub(super) const MODULES: &str = "modules.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+pub(super) const PYTORCH_WEIGHTS: &str = "pytorch_model.bin";
+pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const SENTENCE_TRANSFORMERS: &str = "config_sentence_transformers.json";
 pub(super) const SENTENCE_BERT: &str = "sentence_bert_config.json";
+pub(super) const ROUTER: &str = "router_config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub(super) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+pub(super) const PYTORCH_ADAPTER: &str = "adapter_model.bin";
 pub(super) const MODEL_CARD: &str = "README.md";
 
 /// What `sentence_bert_config.json` was called in folders of the first releases.

@@ -1,19 +1,18 @@
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::file::{read, read_json, read_optional_fields};
+use super::module_folder::load_module;
 use super::names;
-use super::weights::read_safetensors;
+use super::router_file::RouterFile;
+use super::tokenizer_folder::{TokenizerFiles, read_tokenizer_files};
 use crate::encoder::EncoderConfig;
 use crate::error::{ModuleError, RepoError, Result};
 use crate::model::SimilarityFunction;
-use crate::modules::{
-    DenseConfig, MODULE_TYPES, Normalize, PoolingConfig, PoolingMode, SentenceModule,
-};
+use crate::modules::{MODULE_TYPES, PoolingConfig, PoolingMode, SentenceModule, Step};
 use crate::text::Prompts;
 
 /// One entry of `modules.json`.
@@ -26,64 +25,135 @@ struct ModuleEntry {
     python_path: String,
 }
 
-impl ModuleEntry {
-    fn type_name(&self) -> &str {
-        let path = self.python_path.as_str();
-        path.rsplit('.').next().unwrap_or(path)
-    }
+/// What a module is, by its Python path: `sentence_transformers.models.Pooling`,
+/// `sentence_transformers.models.Pooling.Pooling` and
+/// `sentence_transformers.sentence_transformer.modules.pooling.Pooling` are all a Pooling.
+///
+/// # Errors
+/// [`ModuleError::UnknownType`], also for a module of that name that is not Sentence
+/// Transformers' own.
+pub(super) fn type_name(python_path: &str) -> Result<&'static str> {
+    let unknown = || ModuleError::UnknownType {
+        found: python_path.to_owned(),
+        known: MODULE_TYPES,
+    };
+    let (package, name) = python_path.rsplit_once('.').ok_or_else(unknown)?;
+    let known = MODULE_TYPES.iter().find(|known| **known == name);
+    let is_own = |package: &str| {
+        let mut parts = package.split('.');
+        parts.next() == Some("sentence_transformers")
+            && matches!(
+                parts.next(),
+                Some("models" | "base" | "sentence_transformer")
+            )
+    };
+    Ok(known.filter(|_| is_own(package)).ok_or_else(unknown)?)
+}
+
+/// A folder of what reads texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InputFolder {
+    pub(super) folder: PathBuf,
+    /// Whether it is a StaticEmbedding's; else it is a Transformer's.
+    pub(super) is_static: bool,
 }
 
 /// What a model folder's files say, weights left out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pipeline {
-    /// The folder of the Transformer module.
-    pub(super) transformer: PathBuf,
-    /// The modules behind it: type, folder.
-    modules: Vec<(String, PathBuf)>,
+    /// What reads texts: the first Transformer first.
+    pub(super) inputs: Vec<InputFolder>,
+    /// The modules behind: type, folder.
+    modules: Vec<(&'static str, PathBuf)>,
+    /// The model's steps.
+    pub(super) steps: Vec<Step>,
     /// Whether there is a `modules.json`; a bare Hugging Face folder has none.
     is_bare: bool,
+    /// The number of routers that what is being read lies in.
+    pub(super) depth: usize,
 }
 
 impl Pipeline {
-    /// Reads `modules.json`; a folder without one is a transformer with pooling.
+    /// Reads `modules.json`; a folder without one is a transformer with pooling, or what
+    /// model2vec saved.
     ///
     /// # Errors
     /// [`RepoError`] naming the file that is wrong, [`ModuleError::InvalidPipeline`] or
     /// [`ModuleError::UnknownType`].
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let file = folder.join(names::MODULES);
+        let mut pipeline = Self::default();
         if !file.exists() {
-            return Ok(Self {
-                transformer: folder.to_owned(),
-                modules: Vec::new(),
-                is_bare: true,
-            });
+            let is_static = is_model2vec(folder)?;
+            pipeline.is_bare = !is_static;
+            let step = pipeline.add_input(folder.to_owned(), is_static);
+            pipeline.steps = vec![step];
+            return Ok(pipeline);
         }
         let entries: Vec<ModuleEntry> = read_json(&file, "it lists the model's modules")?;
         for entry in &entries {
             require_inside(&file, &entry.path)?;
-            if !MODULE_TYPES.contains(&entry.type_name()) {
-                return Err(ModuleError::UnknownType {
-                    found: entry.python_path.clone(),
-                    known: MODULE_TYPES,
+            let path = folder.join(&entry.path);
+            let step = pipeline.add(type_name(&entry.python_path)?, path)?;
+            pipeline.steps.push(step);
+        }
+        match pipeline.steps.first() {
+            Some(Step::Input(_) | Step::Router(_)) => {}
+            _ => {
+                return Err(ModuleError::InvalidPipeline {
+                    reason: "the first module must be one that reads texts: a Transformer, a \
+                             StaticEmbedding or a Router"
+                        .to_owned(),
                 }
                 .into());
             }
         }
-        match entries.split_first() {
-            Some((first, rest)) if first.type_name() == "Transformer" => Ok(Self {
-                transformer: folder.join(&first.path),
-                modules: rest
-                    .iter()
-                    .map(|entry| (entry.type_name().to_owned(), folder.join(&entry.path)))
-                    .collect(),
-                is_bare: false,
-            }),
-            _ => Err(ModuleError::InvalidPipeline {
-                reason: "the first module must be a Transformer".to_owned(),
+        pipeline.put_transformer_first();
+        Ok(pipeline)
+    }
+
+    /// Adds what lies in a folder, and gives the step that it makes.
+    pub(super) fn add(&mut self, type_name: &'static str, folder: PathBuf) -> Result<Step> {
+        match type_name {
+            "Transformer" => Ok(self.add_input(folder, false)),
+            "StaticEmbedding" => Ok(self.add_input(folder, true)),
+            "Router" | "Asym" => {
+                let file = RouterFile::read(&folder)?;
+                Ok(Step::Router(file.into_router(&folder, self)?))
             }
-            .into()),
+            module => {
+                self.modules.push((module, folder));
+                Ok(Step::Module(self.modules.len() - 1))
+            }
         }
+    }
+
+    fn add_input(&mut self, folder: PathBuf, is_static: bool) -> Step {
+        self.inputs.push(InputFolder { folder, is_static });
+        Step::Input(self.inputs.len() - 1)
+    }
+
+    /// Makes the first Transformer input 0: as in Python, it is the one that adapters go on.
+    fn put_transformer_first(&mut self) {
+        let first = self.inputs.iter().position(|input| !input.is_static);
+        let Some(first) = first.filter(|&first| first > 0) else {
+            return;
+        };
+        self.inputs[..=first].rotate_right(1);
+        for step in &mut self.steps {
+            step.renumber_inputs(&|input| match input {
+                input if input == first => 0,
+                input if input < first => input + 1,
+                input => input,
+            });
+        }
+    }
+
+    /// The folder of the Transformer that adapters go on; of a model without one, that of what
+    /// reads texts.
+    pub(super) fn own_folder(&self) -> &Path {
+        let own = self.inputs.first();
+        own.map_or(Path::new(""), |input| &input.folder)
     }
 
     /// Whether the folder has no `modules.json`.
@@ -91,13 +161,13 @@ impl Pipeline {
         self.is_bare
     }
 
-    /// The modules behind the transformer, whose token embeddings have size `hidden` and
-    /// whose `config.json` has these fields.
+    /// The modules behind what reads texts; a bare folder gets one, which pools the encoder's
+    /// token embeddings of size `hidden` as `config.json` of these fields asks for.
     ///
     /// # Errors
     /// [`RepoError`] or [`ModuleError`] naming what is wrong with a module's files.
     pub(super) fn load_modules<B: Backend>(
-        &self,
+        &mut self,
         hidden: usize,
         fields: &Map<String, Value>,
         device: &B::Device,
@@ -106,11 +176,12 @@ impl Pipeline {
             let mode = default_pooling(fields);
             log::warn!(
                 "{}: no {}: using {} pooling over the encoder's token embeddings",
-                self.transformer.display(),
+                self.own_folder().display(),
                 names::MODULES,
                 mode.name()
             );
             let pooling = PoolingConfig::new(hidden, [mode]).init();
+            self.steps.push(Step::Module(0));
             return Ok(vec![SentenceModule::Pooling(pooling)]);
         }
         self.modules
@@ -118,6 +189,13 @@ impl Pipeline {
             .map(|(type_name, folder)| load_module(type_name, folder, device))
             .collect()
     }
+}
+
+/// Whether a bare folder is one that model2vec saved.
+fn is_model2vec(folder: &Path) -> Result<bool> {
+    let fields = read_optional_fields(&folder.join(names::CONFIG))?;
+    let model_type = fields.as_ref().and_then(|fields| fields.get("model_type"));
+    Ok(model_type.and_then(Value::as_str) == Some("model2vec"))
 }
 
 /// The pooling of a model that says none: the last token's of one made to tell the next
@@ -133,54 +211,8 @@ fn default_pooling(fields: &Map<String, Value>) -> PoolingMode {
     }
 }
 
-fn load_module<B: Backend>(
-    type_name: &str,
-    folder: &Path,
-    device: &B::Device,
-) -> Result<SentenceModule<B>> {
-    let file = folder.join(names::CONFIG);
-    match type_name {
-        "Pooling" => {
-            let fields: Map<String, Value> = read_json(&file, "it says how to pool")?;
-            Ok(SentenceModule::Pooling(
-                PoolingConfig::from_json(&fields)?.init(),
-            ))
-        }
-        "Dense" => {
-            let fields: Map<String, Value> = read_json(&file, "it sizes the Dense module")?;
-            let config = DenseConfig::from_json(&fields)?;
-            let mut tensors = read_safetensors(&folder.join(names::WEIGHTS))?;
-            let dense = config.load(&mut tensors, device)?;
-            for key in tensors.keys() {
-                log::warn!("{}: tensor `{key}` is not used", folder.display());
-            }
-            Ok(SentenceModule::Dense(dense))
-        }
-        "Normalize" => {
-            let fields = read_optional_fields(&file)?.unwrap_or_default();
-            for field in ["module_input_name", "module_output_name"] {
-                let value = fields.get(field).and_then(Value::as_str);
-                if let Some(found) = value.filter(|name| *name != "sentence_embedding") {
-                    return Err(ModuleError::UnsupportedField {
-                        module: "Normalize",
-                        field,
-                        found: found.to_owned(),
-                    }
-                    .into());
-                }
-            }
-            Ok(SentenceModule::Normalize(Normalize))
-        }
-        other => Err(ModuleError::UnknownType {
-            found: other.to_owned(),
-            known: MODULE_TYPES,
-        }
-        .into()),
-    }
-}
-
 /// Refuses a path that leads out of the folder that names it.
-fn require_inside(file: &Path, path: &str) -> Result<()> {
+pub(super) fn require_inside(file: &Path, path: &str) -> Result<()> {
     let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
     if Path::new(path).components().all(inside) && !path.contains('\\') {
         return Ok(());
@@ -198,9 +230,56 @@ fn require_inside(file: &Path, path: &str) -> Result<()> {
 struct SentenceBertConfig {
     max_seq_length: Option<usize>,
     do_lower_case: bool,
+    transformer_task: Option<String>,
+    module_output_name: Option<String>,
+    modality_config: Option<Map<String, Value>>,
 }
 
-/// What the transformer's folder says about texts.
+impl SentenceBertConfig {
+    /// Refuses what makes of a text something else than the token embeddings of the encoder's
+    /// last layer.
+    fn validate(&self, path: &Path) -> Result<()> {
+        let modalities = self.modality_config.as_ref();
+        let of_text = |field: &str| {
+            let text = modalities.and_then(|modalities| modalities.get("text"));
+            let value = text
+                .and_then(|text| text.get(field))
+                .and_then(Value::as_str);
+            value.map(str::to_owned)
+        };
+        for (field, expected, found) in [
+            (
+                "transformer_task",
+                "feature-extraction",
+                self.transformer_task.clone(),
+            ),
+            (
+                "module_output_name",
+                "token_embeddings",
+                self.module_output_name.clone(),
+            ),
+            ("modality_config.text.method", "forward", of_text("method")),
+            (
+                "modality_config.text.method_output_name",
+                "last_hidden_state",
+                of_text("method_output_name"),
+            ),
+        ] {
+            if let Some(found) = found.filter(|found| found != expected) {
+                return Err(RepoError::InvalidField {
+                    path: path.to_owned(),
+                    field: field.to_owned(),
+                    expected: expected.to_owned(),
+                    found,
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the folder of what reads texts says about them.
 #[derive(Debug)]
 pub(super) struct TextConfig {
     /// The number of tokens a text is cut to.
@@ -208,10 +287,23 @@ pub(super) struct TextConfig {
     /// Whether texts are lowercased first.
     pub(super) do_lower_case: bool,
     /// The tokenizer's files by name.
-    pub(super) tokenizer_files: Vec<(String, Arc<[u8]>)>,
+    pub(super) tokenizer_files: TokenizerFiles,
 }
 
 impl TextConfig {
+    /// Reads a StaticEmbedding's tokenizer, which is all that it has.
+    ///
+    /// # Errors
+    /// [`RepoError`] naming the file that is missing or wrong.
+    pub(super) fn of_static(folder: &Path) -> Result<Self> {
+        let bytes = read(&folder.join(names::TOKENIZER), "it is the tokenizer")?;
+        Ok(Self {
+            max_seq_length: usize::MAX,
+            do_lower_case: false,
+            tokenizer_files: vec![(names::TOKENIZER.to_owned(), bytes.into())],
+        })
+    }
+
     /// Reads the files that say how texts are tokenized.
     ///
     /// The maximum length is what `sentence_bert_config.json` says, as the legacy
@@ -227,7 +319,11 @@ impl TextConfig {
             .map(|name| transformer.join(name))
             .find(|path| path.exists());
         let sentence_bert: SentenceBertConfig = match sentence_bert {
-            Some(path) => read_json(&path, "it limits the length of texts")?,
+            Some(path) => {
+                let config: SentenceBertConfig = read_json(&path, "it limits the length of texts")?;
+                config.validate(&path)?;
+                config
+            }
             None => SentenceBertConfig::default(),
         };
         let file = transformer.join(names::TOKENIZER_CONFIG);
@@ -248,18 +344,10 @@ impl TextConfig {
             (None, Some(length)) if length < max_tokens as f64 => length as usize,
             _ => max_tokens,
         };
-        let mut tokenizer_files = Vec::new();
-        for name in names::TOKENIZER_FILES {
-            let path = transformer.join(name);
-            if name == names::TOKENIZER || path.exists() {
-                let bytes = read(&path, "it is the tokenizer")?;
-                tokenizer_files.push((name.to_owned(), bytes.into()));
-            }
-        }
         Ok(Self {
             max_seq_length: limit.min(encoder.token_limit()),
             do_lower_case: sentence_bert.do_lower_case,
-            tokenizer_files,
+            tokenizer_files: read_tokenizer_files(transformer, encoder.model_type())?,
         })
     }
 }
@@ -327,7 +415,7 @@ mod tests {
     fn paths_that_lead_out_of_the_folder_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         for path in ["../x", "/x", "a/../../x", "a\\..\\x"] {
-            let json = serde_json::json!([{ "path": path, "type": "a.Transformer" }]);
+            let json = serde_json::json!([{ "path": path, "type": "sentence_transformers.models.Transformer" }]);
             fs::write(folder.path().join(names::MODULES), json.to_string()).unwrap();
             let error = Pipeline::read(folder.path()).unwrap_err();
             assert!(
@@ -364,19 +452,75 @@ mod tests {
             fs::write(folder.path().join(names::MODULES), json.to_string()).unwrap();
             Pipeline::read(folder.path()).unwrap_err()
         };
-        let error = read(serde_json::json!([{ "path": "", "type": "my.models.Whitening" }]));
-        assert!(
-            matches!(&error, Error::Module(ModuleError::UnknownType { found, .. })
-            if found == "my.models.Whitening")
-        );
+        for name in [
+            "my.models.Whitening",
+            "sentence_transformers.models.LSTM",
+            "sentence_transformers.sparse_encoder.modules.SpladePooling",
+            // Somebody's own, whatever it is called.
+            "modeling_my.Transformer",
+            "Transformer",
+        ] {
+            let error = read(serde_json::json!([{ "path": "", "type": name }]));
+            assert!(
+                matches!(&error, Error::Module(ModuleError::UnknownType { found, .. }) if found == name)
+            );
+        }
         for json in [
             serde_json::json!([]),
-            serde_json::json!([{ "path": "1_Pooling", "type": "x.Pooling" }]),
+            serde_json::json!([{ "path": "1_Pooling", "type": "sentence_transformers.models.Pooling" }]),
         ] {
             assert!(matches!(
                 read(json),
                 Error::Module(ModuleError::InvalidPipeline { .. })
             ));
+        }
+    }
+
+    #[test]
+    fn module_types_are_known_by_the_names_of_both_generations() {
+        for (path, expected) in [
+            ("sentence_transformers.models.Transformer", "Transformer"),
+            ("sentence_transformers.models.Dense.Dense", "Dense"),
+            ("sentence_transformers.models.Asym", "Asym"),
+            ("sentence_transformers.base.modules.router.Router", "Router"),
+            (
+                "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm",
+                "LayerNorm",
+            ),
+        ] {
+            assert_eq!(type_name(path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_transformer_that_gives_something_else_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({ "model_type": "bert" });
+        let config = EncoderConfig::from_json(config.as_object().unwrap()).unwrap();
+        fs::write(folder.path().join(names::TOKENIZER), "{}").unwrap();
+        for (field, json) in [
+            (
+                "transformer_task",
+                serde_json::json!({ "transformer_task": "fill-mask" }),
+            ),
+            (
+                "module_output_name",
+                serde_json::json!({ "module_output_name": "sentence_embedding" }),
+            ),
+            (
+                "modality_config.text.method_output_name",
+                serde_json::json!({ "modality_config": { "text": {
+                    "method": "forward", "method_output_name": "pooler_output",
+                } } }),
+            ),
+        ] {
+            let file = folder.path().join(names::SENTENCE_BERT);
+            fs::write(file, json.to_string()).unwrap();
+            let error = TextConfig::read(folder.path(), &config).unwrap_err();
+            assert!(
+                matches!(&error, Error::Repo(RepoError::InvalidField { field: f, .. }) if f == field),
+                "{error}"
+            );
         }
     }
 

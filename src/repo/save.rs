@@ -4,16 +4,17 @@ use burn::tensor::backend::Backend;
 use serde_json::{Value, json};
 
 use super::file::FolderWriter;
+use super::input_folder::SavedInput;
 use super::model_card::model_card;
+use super::module_folder::stage_module;
 use super::names;
-use super::sharding::stage_weights;
+use super::router_file::RouterFile;
 use super::source::is_relative_path;
 use super::weights::write_safetensors;
 use crate::adapter::{AdapterEntry, DEFAULT_ADAPTER, saved_key};
 use crate::error::{RepoError, Result};
-use crate::model::SentenceTransformer;
-use crate::modules::SentenceModule;
-use crate::state_dict::{CollectTensors, StateDict};
+use crate::model::{Layout, RouteInput, SentenceTransformer, file_name};
+use crate::modules::Step;
 
 /// How a model is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +57,10 @@ impl<B: Backend> SentenceTransformer<B> {
     /// As [`save`](Self::save).
     pub fn save_with(&self, folder: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let folder = folder.as_ref();
+        let layout = self.layout();
+        let own = layout.inputs.first().map_or("", String::as_str);
         if self.adapters().is_empty() {
-            if folder.join(names::ADAPTER_CONFIG).exists() {
+            if folder.join(own).join(names::ADAPTER_CONFIG).exists() {
                 // It would be read as part of the model.
                 return Err(RepoError::Occupied {
                     folder: folder.to_owned(),
@@ -66,12 +69,13 @@ impl<B: Backend> SentenceTransformer<B> {
                 .into());
             }
             let mut writer = FolderWriter::new(folder)?;
-            self.stage_encoder(options, &mut writer)?;
-            self.stage_pipeline(folder, options, &mut writer)?;
+            self.own_input()
+                .stage_encoder(own, options.max_shard_size, &mut writer)?;
+            self.stage_pipeline(&layout, options, &mut writer)?;
             return writer.commit();
         }
         let adapter = self.adapters().only_active("save")?;
-        if folder.join(names::CONFIG).exists() {
+        if folder.join(own).join(names::CONFIG).exists() {
             // Python would take the folder for a whole model and load a random encoder.
             return Err(RepoError::Occupied {
                 folder: folder.to_owned(),
@@ -80,8 +84,8 @@ impl<B: Backend> SentenceTransformer<B> {
             .into());
         }
         let mut writer = FolderWriter::new(folder)?;
-        self.stage_adapter(adapter, "", folder, &mut writer)?;
-        self.stage_pipeline(folder, options, &mut writer)?;
+        self.stage_adapter(adapter, &Layout::within(own), folder, &mut writer)?;
+        self.stage_pipeline(&layout, options, &mut writer)?;
         writer.commit()
     }
 
@@ -169,46 +173,51 @@ impl<B: Backend> SentenceTransformer<B> {
         writer.stage(&file, json.as_bytes())
     }
 
-    fn stage_encoder(&self, options: &SaveOptions, writer: &mut FolderWriter) -> Result<()> {
-        let tensors = self.config().encoder.state_dict(self.encoder())?;
-        stage_weights(&tensors, options.max_shard_size, writer)?;
-        let fields = Value::Object(self.config().encoder_fields.clone());
-        writer.stage_json(names::CONFIG, &fields)
+    fn own_input(&self) -> SavedInput<'_, B> {
+        let config = self.config();
+        SavedInput {
+            tokenizer: self.tokenizer(),
+            encoder: self.encoder(),
+            config: &config.encoder,
+            encoder_fields: &config.encoder_fields,
+            do_lower_case: config.do_lower_case,
+            tokenizer_files: &config.tokenizer_files,
+        }
     }
 
-    /// Everything but the encoder, by the names of the legacy generation, which readers of
-    /// both know.
+    /// Everything but the model's own encoder, by the names of the legacy generation, which
+    /// readers of both know.
     fn stage_pipeline(
         &self,
-        folder: &Path,
+        layout: &Layout,
         options: &SaveOptions,
         writer: &mut FolderWriter,
     ) -> Result<()> {
-        let mut entries = vec![json!({
-            "idx": 0,
-            "name": "0",
-            "path": "",
-            "type": "sentence_transformers.models.Transformer",
-        })];
-        for (index, module) in self.modules().iter().enumerate() {
-            let idx = index + 1;
-            let type_name = module.type_name();
-            let path = format!("{idx}_{type_name}");
-            self.stage_module(module, folder, &path, writer)?;
+        let type_name = |step: &Step| self.step_type(step);
+        let mut entries = Vec::new();
+        for (index, step) in self.steps().iter().enumerate() {
+            let path = Layout::top(index, step, &type_name);
+            self.stage_routers(step, &path, writer)?;
             entries.push(json!({
-                "idx": idx,
-                "name": idx.to_string(),
+                "idx": index,
+                "name": index.to_string(),
                 "path": path,
-                "type": format!("sentence_transformers.models.{type_name}"),
+                "type": format!("sentence_transformers.models.{}", type_name(step)),
             }));
         }
         writer.stage_json(names::MODULES, &Value::Array(entries))?;
+        let others = self.route_inputs().iter().map(route_input);
+        let inputs = [self.own_input()].into_iter().chain(others);
+        for (index, (input, path)) in inputs.zip(&layout.inputs).enumerate() {
+            if index > 0 {
+                input.stage_encoder(path, options.max_shard_size, writer)?;
+            }
+            input.stage_texts(path, writer)?;
+        }
+        for (module, path) in self.modules().iter().zip(&layout.modules) {
+            stage_module(module, path, writer)?;
+        }
         let config = self.config();
-        let sentence_bert = json!({
-            "max_seq_length": self.max_seq_length(),
-            "do_lower_case": config.do_lower_case,
-        });
-        writer.stage_json(names::SENTENCE_BERT, &sentence_bert)?;
         let mut sentence_transformers = json!({
             "model_type": "SentenceTransformer",
             "prompts": config.prompts.prompts,
@@ -219,82 +228,38 @@ impl<B: Backend> SentenceTransformer<B> {
             sentence_transformers["truncate_dim"] = dim.into();
         }
         writer.stage_json(names::SENTENCE_TRANSFORMERS, &sentence_transformers)?;
-        for (name, content) in &config.tokenizer_files {
-            writer.stage(name, content)?;
+        match options.model_card {
+            true => writer.stage(names::MODEL_CARD, model_card(self).as_bytes()),
+            false => Ok(()),
         }
-        if options.model_card {
-            writer.stage(names::MODEL_CARD, model_card(self).as_bytes())?;
+    }
+
+    /// The configuration of a Router, and of those in its routes.
+    fn stage_routers(&self, step: &Step, path: &str, writer: &mut FolderWriter) -> Result<()> {
+        let Step::Router(router) = step else {
+            return Ok(());
+        };
+        let type_name = |step: &Step| self.step_type(step);
+        let within = Layout::within(path);
+        let json = RouterFile::of(router, &type_name).to_json();
+        writer.stage_json(&format!("{within}{}", names::ROUTER), &json)?;
+        for route in router.routes() {
+            for (index, step) in route.steps.iter().enumerate() {
+                let folder = Layout::of_route(&route.name, index, type_name(step));
+                self.stage_routers(step, &format!("{within}{folder}"), writer)?;
+            }
         }
         Ok(())
     }
-
-    fn stage_module(
-        &self,
-        module: &SentenceModule<B>,
-        folder: &Path,
-        path: &str,
-        writer: &mut FolderWriter,
-    ) -> Result<()> {
-        let config = match module {
-            SentenceModule::Pooling(pooling) => pooling.config().to_json(),
-            SentenceModule::Dense(dense) => {
-                let mut tensors = StateDict::new(path);
-                dense
-                    .clone()
-                    .visit_params("", &mut CollectTensors(&mut tensors))?;
-                let name = format!("{path}/{}", names::WEIGHTS);
-                writer.stage_with(&name, |path| write_safetensors(&tensors, path))?;
-                serde_json::to_value(dense.config()).map_err(|source| RepoError::Json {
-                    path: folder.join(path).join(names::CONFIG),
-                    source,
-                })?
-            }
-            SentenceModule::Normalize(_) => json!({}),
-        };
-        writer.stage_json(&format!("{path}/{}", names::CONFIG), &config)
-    }
 }
 
-/// A name that any file system can hold, from any text.
-fn file_name(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    let mut name = String::new();
-    for (place, byte) in text.bytes().enumerate() {
-        // A dot in front hides a file, or means a folder above.
-        if is_plain(byte) || (byte == b'.' && place > 0) {
-            name.push(char::from(byte));
-        } else {
-            name.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    match name.is_empty() {
-        true => "%".to_owned(),
-        false => name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_name_becomes_a_file_s_and_no_two_the_same() {
-        let names = [
-            "a.b", "../x", "", "%", "a/b", "a%2Fb", "ä", "train", ".", "..",
-        ];
-        let files: Vec<String> = names.iter().map(|name| file_name(name)).collect();
-        assert_eq!(
-            files[..6],
-            ["a.b", "%2E.%2Fx", "%", "%25", "a%2Fb", "a%252Fb"]
-        );
-        let mut different = files.clone();
-        different.sort();
-        different.dedup();
-        assert_eq!(different.len(), files.len());
-        assert!(
-            files
-                .iter()
-                .all(|file| !file.contains('/') && !file.starts_with('.'))
-        );
+fn route_input<B: Backend>(input: &RouteInput<B>) -> SavedInput<'_, B> {
+    SavedInput {
+        tokenizer: &input.tokenizer,
+        encoder: &input.encoder,
+        config: &input.config.encoder,
+        encoder_fields: &input.config.encoder_fields,
+        do_lower_case: input.config.do_lower_case,
+        tokenizer_files: &input.config.tokenizer_files,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use burn::tensor::TensorData;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::state_dict::StateDict;
 
 type Shard<'a> = Vec<(&'a str, &'a TensorData)>;
 
-/// Stages an encoder's weights: `model.safetensors`, or as many files as it takes of at most
+/// Stages an encoder's weights, their names behind `within`: `model.safetensors`, or as many files as it takes of at most
 /// `limit` bytes of tensors, and an index. What an earlier save wrote the other way is
 /// removed, or it would be read instead.
 ///
@@ -22,18 +23,23 @@ type Shard<'a> = Vec<(&'a str, &'a TensorData)>;
 /// As [`write_tensors`], and [`RepoError::Io`](crate::error::RepoError::Io).
 pub(super) fn stage_weights(
     tensors: &StateDict,
+    within: &str,
     limit: u64,
     writer: &mut FolderWriter,
 ) -> Result<()> {
+    let at = |name: &str| format!("{within}{name}");
     let shards = split(tensors, limit);
     let mut files = BTreeMap::new();
     if shards.len() < 2 {
-        writer.stage_with(names::WEIGHTS, |path| write_tensors(tensors.iter(), path))?;
-        writer.remove(names::WEIGHTS_INDEX);
+        let write = |path: &Path| write_tensors(tensors.iter(), path);
+        writer.stage_with(&at(names::WEIGHTS), write)?;
+        writer.remove(&at(names::WEIGHTS_INDEX));
     } else {
         for (index, shard) in shards.iter().enumerate() {
             let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
-            writer.stage_with(&file, |path| write_tensors(shard.iter().copied(), path))?;
+            writer.stage_with(&at(&file), |path| {
+                write_tensors(shard.iter().copied(), path)
+            })?;
             files.extend(shard.iter().map(|(key, _)| (*key, file.clone())));
         }
         let sum = |size: fn(&TensorData) -> usize| -> usize {
@@ -46,10 +52,10 @@ pub(super) fn stage_weights(
             },
             "weight_map": files,
         });
-        writer.stage(names::WEIGHTS_INDEX, format!("{index:#}\n").as_bytes())?;
-        writer.remove(names::WEIGHTS);
+        writer.stage(&at(names::WEIGHTS_INDEX), format!("{index:#}\n").as_bytes())?;
+        writer.remove(&at(names::WEIGHTS));
     }
-    let folder = writer.folder().to_owned();
+    let folder = writer.folder().join(within);
     let entries = fs::read_dir(&folder).map_err(|e| io_error(&folder, "read", e))?;
     for entry in entries {
         let name = entry.map_err(|e| io_error(&folder, "read", e))?.file_name();
@@ -57,7 +63,7 @@ pub(super) fn stage_weights(
             && is_shard(name)
             && !files.values().any(|file| file == name)
         {
-            writer.remove(name);
+            writer.remove(&at(name));
         }
     }
     Ok(())
@@ -110,7 +116,6 @@ mod tests {
     use super::*;
     use crate::repo::weights::read_safetensors;
     use serde_json::Value;
-    use std::path::Path;
 
     /// Tensors of `sizes` bytes, named in alphabetical order.
     fn tensors(sizes: &[usize]) -> StateDict {
@@ -129,7 +134,7 @@ mod tests {
 
     fn save(folder: &Path, tensors: &StateDict, limit: u64) {
         let mut writer = FolderWriter::new(folder).unwrap();
-        stage_weights(tensors, limit, &mut writer).unwrap();
+        stage_weights(tensors, "", limit, &mut writer).unwrap();
         writer.commit().unwrap();
     }
 

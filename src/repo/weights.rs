@@ -7,6 +7,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::file::io_error;
+use super::names;
+use super::pytorch::read_pytorch;
+use super::shards::read_shards;
 use crate::error::{RepoError, Result};
 use crate::kernel::MappedFile;
 use crate::state_dict::StateDict;
@@ -50,6 +53,46 @@ pub(super) fn read_safetensors(path: &Path) -> Result<StateDict> {
         );
     }
     Ok(state)
+}
+
+/// The weights that only other frameworks read.
+const FOREIGN: [&str; 3] = ["tf_model.h5", "flax_model.msgpack", "model.ckpt.index"];
+
+/// Reads the weights of a folder: one safetensors file or several, or what `torch.save` wrote,
+/// in this order.
+///
+/// # Errors
+/// [`RepoError::MissingFile`] where there are none of these, [`RepoError::UnreadableWeights`]
+/// where there are others, and what is wrong with a file.
+pub(super) fn read_weights(folder: &Path) -> Result<StateDict> {
+    let whole = folder.join(names::WEIGHTS);
+    let index = folder.join(names::WEIGHTS_INDEX);
+    let pickled = folder.join(names::PYTORCH_WEIGHTS);
+    let pickled_index = folder.join(names::PYTORCH_INDEX);
+    let foreign = FOREIGN.iter().map(|name| folder.join(name));
+    let foreign = foreign.into_iter().find(|path| path.exists());
+    match foreign {
+        _ if whole.exists() => read_safetensors(&whole),
+        _ if index.exists() => read_shards(&index, read_safetensors),
+        _ if pickled.exists() => read_pytorch(&pickled),
+        _ if pickled_index.exists() => read_shards(&pickled_index, read_pytorch),
+        Some(path) => Err(RepoError::UnreadableWeights { path }.into()),
+        // Says that it is missing.
+        None => read_safetensors(&whole),
+    }
+}
+
+/// Reads the weights of an adapter's folder.
+///
+/// # Errors
+/// As [`read_weights`].
+pub(super) fn read_adapter_weights(folder: &Path) -> Result<StateDict> {
+    let weights = folder.join(names::ADAPTER_WEIGHTS);
+    let pickled = folder.join(names::PYTORCH_ADAPTER);
+    match !weights.exists() && pickled.exists() {
+        true => read_pytorch(&pickled),
+        false => read_safetensors(&weights),
+    }
 }
 
 /// The bytes of a tensor: the mapped ones where the tensor lies as its elements must.

@@ -6,118 +6,13 @@ use rand::rngs::StdRng;
 use rand::{SeedableRng, seq};
 
 use super::Neighbours;
+use super::embedding_cache;
 use super::mined::{HardNegatives, MinedRow, NegativeFormat};
-use super::semantic_search::at_least_one;
+use super::negative_options::{HardNegativeOptions, SamplingStrategy};
+use super::rescoring::{PairScorer, rescore};
 use crate::error::{Result, SearchError};
 use crate::kernel::{Scored, TopK};
-use crate::model::{EncodeOptions, SentenceTransformer, SimilarityFunction};
-
-/// Which of the candidates become negatives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SamplingStrategy {
-    /// The most similar ones.
-    #[default]
-    Top,
-    /// Any of them, drawn with [`HardNegativeOptions::seed`].
-    Random,
-}
-
-/// What [`mine_hard_negatives`] takes for a hard negative.
-#[derive(Debug, Clone)]
-pub struct HardNegativeOptions {
-    /// How many of the most similar candidates are skipped: they may be unlabelled
-    /// positives.
-    pub range_min: usize,
-    /// The last rank that is looked at. `None` leaves room for the positives, the skipped
-    /// ones and the negatives, ten times as many where a margin or `max_score` takes some.
-    pub range_max: Option<usize>,
-    /// The greatest similarity of a negative.
-    pub max_score: Option<f32>,
-    /// The least similarity of a negative.
-    pub min_score: Option<f32>,
-    /// How far below the least similar positive a negative must be.
-    pub absolute_margin: Option<f32>,
-    /// The same as a share of that positive's similarity: with 0.05, a negative is at least
-    /// 5 % of its magnitude below it.
-    pub relative_margin: Option<f32>,
-    /// How many negatives to find for each anchor.
-    pub num_negatives: usize,
-    /// Which of the candidates to take.
-    pub sampling_strategy: SamplingStrategy,
-    /// What random sampling draws with.
-    pub seed: u64,
-    /// Whether positives are candidates too; for re-ranking sets. The rows are then tuples,
-    /// whatever `output_format` says.
-    pub include_positives: bool,
-    /// How the rows are laid out.
-    pub output_format: NegativeFormat,
-    /// How many anchors are compared with the corpus at a time: the reference's
-    /// `faiss_batch_size`. It bounds the memory that scores take.
-    pub query_chunk_size: usize,
-    /// How anchors are encoded; unit length is added.
-    pub query: EncodeOptions,
-    /// How the corpus is encoded; unit length is added.
-    pub corpus: EncodeOptions,
-}
-
-impl Default for HardNegativeOptions {
-    fn default() -> Self {
-        Self {
-            range_min: 0,
-            range_max: None,
-            max_score: None,
-            min_score: None,
-            absolute_margin: None,
-            relative_margin: None,
-            num_negatives: 3,
-            sampling_strategy: SamplingStrategy::Top,
-            seed: 42,
-            include_positives: false,
-            output_format: NegativeFormat::Triplet,
-            query_chunk_size: 16_384,
-            query: EncodeOptions::default(),
-            corpus: EncodeOptions::default(),
-        }
-    }
-}
-
-impl HardNegativeOptions {
-    /// The last rank that is looked at, once all is known to fit together.
-    fn range_max(&self, max_positives: usize) -> Result<usize> {
-        at_least_one("num_negatives", self.num_negatives)?;
-        at_least_one("query_chunk_size", self.query_chunk_size)?;
-        let invalid = |option, expected, found: usize| SearchError::InvalidOption {
-            option,
-            expected,
-            found: found.to_string(),
-        };
-        let filtered = self.absolute_margin.is_some()
-            || self.relative_margin.is_some()
-            || self.max_score.is_some();
-        let spare = if filtered { 10 } else { 1 };
-        let range_max = self
-            .range_max
-            .unwrap_or(self.range_min + spare * self.num_negatives + max_positives);
-        if self.range_min >= range_max {
-            let expected = format!("less than `range_max`, which is {range_max}");
-            return Err(invalid("range_min", expected, self.range_min).into());
-        }
-        let window = range_max - self.range_min;
-        if self.num_negatives > window {
-            let expected = format!("at most the {window} ranks from `range_min` to `range_max`");
-            return Err(invalid("num_negatives", expected, self.num_negatives).into());
-        }
-        Ok(range_max)
-    }
-
-    fn format(&self) -> NegativeFormat {
-        if self.include_positives && self.output_format != NegativeFormat::NTuple {
-            log::warn!("with `include_positives` the rows are tuples, so that their order is kept");
-            return NegativeFormat::NTuple;
-        }
-        self.output_format
-    }
-}
+use crate::model::{SentenceTransformer, SimilarityFunction};
 
 /// Encodes anchors and a corpus, and finds for each anchor documents that are similar to
 /// it and are none of its positives.
@@ -125,25 +20,57 @@ impl HardNegativeOptions {
 /// `pairs` are anchors and positives; an anchor that comes several times has several
 /// positives. The corpus that negatives are taken from is `corpus` and all positives.
 ///
-/// As the reference's function of that name, without its rescoring by a cross-encoder.
+/// As the reference's function of that name; [`mine_hard_negatives_rescored`] has its
+/// rescoring by a cross-encoder.
 ///
 /// # Errors
-/// Those of [`HardNegativeMiner::new`], of encoding and of
-/// [`HardNegativeMiner::mine_embeddings`].
+/// Those of [`HardNegativeMiner::new`], of encoding, of
+/// [`HardNegativeMiner::mine_embeddings`] and of writing to the cache.
 pub fn mine_hard_negatives<B: Backend>(
     model: &SentenceTransformer<B>,
     pairs: Vec<(String, String)>,
     corpus: Vec<String>,
     options: &HardNegativeOptions,
 ) -> Result<HardNegatives> {
+    mine_pairs(model, pairs, corpus, None, options)
+}
+
+/// The same where margins and scores are those of `scorer`, such as a cross-encoder: the
+/// model finds the candidates, the scorer says which of them are negatives.
+///
+/// Without a margin, a `max_score` or a `min_score` the scorer is not asked, as in the
+/// reference.
+///
+/// # Errors
+/// As [`mine_hard_negatives`], the scorer's own, and [`SearchError::ScoreCount`] or
+/// [`SearchError::NotANumber`] for scores that cannot be used.
+pub fn mine_hard_negatives_rescored<B: Backend>(
+    model: &SentenceTransformer<B>,
+    pairs: Vec<(String, String)>,
+    corpus: Vec<String>,
+    mut scorer: impl PairScorer,
+    options: &HardNegativeOptions,
+) -> Result<HardNegatives> {
+    mine_pairs(model, pairs, corpus, Some(&mut scorer), options)
+}
+
+fn mine_pairs<B: Backend>(
+    model: &SentenceTransformer<B>,
+    pairs: Vec<(String, String)>,
+    corpus: Vec<String>,
+    scorer: Option<&mut dyn PairScorer>,
+    options: &HardNegativeOptions,
+) -> Result<HardNegatives> {
     let miner = HardNegativeMiner::new(pairs, corpus)?;
-    let unit = |encode: &EncodeOptions| EncodeOptions {
-        normalize: true,
-        ..encode.clone()
-    };
-    let corpus = model.encode_document_with(&miner.corpus(), &unit(&options.corpus))?;
-    let queries = model.encode_query_with(&miner.queries(), &unit(&options.query))?;
-    miner.mine_embeddings(queries, corpus, model.similarity_fn(), options)
+    options.range_max(miner.max_positives, scorer.is_some())?;
+    let folder = options.cache_folder.as_deref();
+    let corpus = embedding_cache::encode(folder, "corpus", &miner.corpus(), &options.corpus, {
+        |texts, options| model.encode_document_with(texts, options)
+    })?;
+    let queries = embedding_cache::encode(folder, "query", &miner.queries(), &options.query, {
+        |texts, options| model.encode_query_with(texts, options)
+    })?;
+    miner.mine(queries, corpus, model.similarity_fn(), scorer, options)
 }
 
 /// Anchors with their positives, and the corpus that negatives are taken from; each text
@@ -214,7 +141,38 @@ impl HardNegativeMiner {
         similarity: SimilarityFunction,
         options: &HardNegativeOptions,
     ) -> Result<HardNegatives> {
-        let range_max = options.range_max(self.max_positives)?;
+        self.mine(queries, corpus, similarity, None, options)
+    }
+
+    /// The same with the margins and scores of a scorer, as
+    /// [`mine_hard_negatives_rescored`] has them.
+    ///
+    /// # Shapes
+    /// - queries: `[queries, dim]`
+    /// - corpus: `[documents, dim]`
+    ///
+    /// # Errors
+    /// As [`mine_embeddings`](Self::mine_embeddings), and those of the scorer.
+    pub fn mine_embeddings_rescored<B: Backend>(
+        &self,
+        queries: Tensor<B, 2>,
+        corpus: Tensor<B, 2>,
+        similarity: SimilarityFunction,
+        mut scorer: impl PairScorer,
+        options: &HardNegativeOptions,
+    ) -> Result<HardNegatives> {
+        self.mine(queries, corpus, similarity, Some(&mut scorer), options)
+    }
+
+    fn mine<B: Backend>(
+        &self,
+        queries: Tensor<B, 2>,
+        corpus: Tensor<B, 2>,
+        similarity: SimilarityFunction,
+        mut scorer: Option<&mut dyn PairScorer>,
+        options: &HardNegativeOptions,
+    ) -> Result<HardNegatives> {
+        let range_max = options.range_max(self.max_positives, scorer.is_some())?;
         for (what, expected, found) in [
             ("anchors", self.positives.len(), queries.dims()[0]),
             ("the corpus", self.corpus.len(), corpus.dims()[0]),
@@ -228,7 +186,8 @@ impl HardNegativeMiner {
                 .into());
             }
         }
-        let positive_scores = self.positive_scores(queries.clone(), corpus.clone(), similarity)?;
+        let mut positive_scores =
+            self.positive_scores(queries.clone(), corpus.clone(), similarity)?;
         let mut rng = StdRng::seed_from_u64(options.seed);
         let format = options.format();
         let mut mined = HardNegatives {
@@ -245,8 +204,11 @@ impl HardNegativeMiner {
             let rankings = neighbours
                 .into_rankings()
                 .map_err(|nan| nan.in_rows(start))?;
-            for (query, ranking) in (start..).zip(rankings) {
-                let scores = &positive_scores[query];
+            for (query, mut ranking) in (start..).zip(rankings) {
+                let scores = &mut positive_scores[query];
+                if let Some(scorer) = scorer.as_mut().filter(|_| options.is_bounded()) {
+                    ranking = self.rescored(query, ranking, scores, &mut **scorer)?;
+                }
                 let candidates = self.candidates(query, ranking, scores, options);
                 let window = candidates.into_iter().take(range_max);
                 let window: Vec<Scored> = window.skip(options.range_min).collect();
@@ -287,6 +249,30 @@ impl HardNegativeMiner {
         let mut scores = scores.iter::<f32>();
         let of_query = |positives: &IndexSet<u32>| scores.by_ref().take(positives.len()).collect();
         Ok(self.positives.values().map(of_query).collect())
+    }
+
+    /// The candidates of a query by the scorer's order, with its scores; the positives get
+    /// its scores too.
+    fn rescored(
+        &self,
+        query: usize,
+        ranking: Vec<Scored>,
+        positive_scores: &mut [f32],
+        scorer: &mut dyn PairScorer,
+    ) -> Result<Vec<Scored>> {
+        let Some((anchor, positives)) = self.positives.get_index(query) else {
+            return Ok(ranking);
+        };
+        let items: Vec<u32> = ranking.iter().map(|candidate| candidate.item).collect();
+        let mut rescored = rescore(query, anchor, &items, &self.corpus, scorer)?;
+        // Of equal scores, the candidate that was more similar stays first.
+        rescored.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let items: Vec<u32> = positives.iter().copied().collect();
+        let of_positives = rescore(query, anchor, &items, &self.corpus, scorer)?;
+        for (score, rescored) in positive_scores.iter_mut().zip(of_positives) {
+            *score = rescored.score;
+        }
+        Ok(rescored)
     }
 
     /// The documents that may be negatives of a query, the most similar first.

@@ -14,23 +14,26 @@
 //! stored, so that the memory needed is that of the embeddings and the results.
 
 mod community_detection;
+mod embedding_cache;
 mod hard_negatives;
 mod mined;
+mod negative_options;
 mod neighbours;
 mod paraphrase_mining;
 mod quantized_search;
+mod rescoring;
 mod semantic_search;
 
 pub use community_detection::{CommunityDetectionOptions, community_detection};
-pub use hard_negatives::{
-    HardNegativeMiner, HardNegativeOptions, SamplingStrategy, mine_hard_negatives,
-};
+pub use hard_negatives::{HardNegativeMiner, mine_hard_negatives, mine_hard_negatives_rescored};
 pub use mined::{HardNegatives, MinedRow, NegativeFormat};
+pub use negative_options::{HardNegativeOptions, SamplingStrategy};
 pub(crate) use neighbours::{Neighbours, NotANumber};
 pub use paraphrase_mining::{
     ParaphraseMiningOptions, ParaphrasePair, paraphrase_mining, paraphrase_mining_embeddings,
 };
 pub use quantized_search::{QuantizedSearchOptions, semantic_search_quantized};
+pub use rescoring::PairScorer;
 pub use semantic_search::{SearchHit, SemanticSearchOptions, semantic_search};
 
 pub(crate) use crate::kernel::{Scored, TopK};

@@ -1,13 +1,16 @@
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
-use super::SearchHit;
+use super::{Neighbours, SearchHit};
 use crate::error::{ModelError, Result, SearchError};
 use crate::kernel::{Scored, TopK};
 use crate::model::{
-    Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues,
+    Precision, QuantizationRanges, QuantizedEmbeddings, QuantizedValues, SimilarityFunction,
     quantize_embeddings_with_ranges,
 };
+
+/// How many bytes of a corpus are floats at a time: 16 MiB of them.
+const BYTES_AT_A_TIME: usize = 1 << 22;
 
 /// How [`semantic_search_quantized`] searches.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,51 +85,23 @@ pub fn semantic_search_quantized<B: Backend>(
         None => QuantizationRanges::new(Vec::new()),
     };
     let quantized = quantize_embeddings_with_ranges(queries.clone(), precision, &ranges)?;
-    let steps = ranges.steps();
-    let queries: Vec<f32> = queries.into_data().iter().collect();
-    match (precision, &quantized.values, &corpus.values) {
-        (Precision::Uint8, QuantizedValues::U8(codes), QuantizedValues::U8(rows)) => {
-            let value = |code: u8, (least, height): (f32, f32)| restore(code, least, height);
-            let search = Search {
-                product: dot,
-                sign: 1.0,
-                rescore: |query: &[f32], row: &[u8]| rescored(query, row, &steps, value),
-            };
-            Ok(search.run(&queries, codes, rows, [dim, columns], options))
-        }
-        (Precision::Int8, QuantizedValues::I8(codes), QuantizedValues::I8(rows)) => {
-            let value =
-                |code: i8, (least, height): (f32, f32)| restore((code as u8) ^ 0x80, least, height);
-            let search = Search {
-                product: dot,
-                sign: 1.0,
-                rescore: |query: &[f32], row: &[i8]| rescored(query, row, &steps, value),
-            };
-            Ok(search.run(&queries, codes, rows, [dim, columns], options))
-        }
-        (Precision::Ubinary, QuantizedValues::U8(codes), QuantizedValues::U8(rows)) => {
-            let search = Search {
-                product: differing_bits,
-                sign: -1.0,
-                rescore: |query: &[f32], row: &[u8]| bits_product(query, row.iter().copied()),
-            };
-            Ok(search.run(&queries, codes, rows, [dim, columns], options))
-        }
-        (Precision::Binary, QuantizedValues::I8(codes), QuantizedValues::I8(rows)) => {
-            let search = Search {
-                product: differing_bits,
-                sign: -1.0,
-                rescore: |query: &[f32], row: &[i8]| {
-                    bits_product(query, row.iter().map(|&byte| (byte as u8) ^ 0x80))
-                },
-            };
-            Ok(search.run(&queries, codes, rows, [dim, columns], options))
-        }
-        (Precision::Float32, ..) => Err(SearchError::Quantized {
+    let scale = Scale {
+        precision,
+        steps: ranges.steps(),
+        columns,
+    };
+    match (&quantized.values, &corpus.values, precision) {
+        (.., Precision::Float32) => Err(SearchError::Quantized {
             precision: precision.name(),
             reason: "it is not quantized: use `semantic_search`".to_owned(),
         }
         .into()),
+        (QuantizedValues::U8(codes), QuantizedValues::U8(rows), _) => {
+            scale.search(queries, codes, rows, |byte| byte, options)
+        }
+        (QuantizedValues::I8(codes), QuantizedValues::I8(rows), _) => {
+            scale.search(queries, codes, rows, |byte| (byte as u8) ^ 0x80, options)
+        }
         _ => Err(SearchError::Quantized {
             precision: precision.name(),
             reason: "its values are of another type: it was quantized otherwise".to_owned(),
@@ -149,116 +124,158 @@ fn ranges_of_queries<B: Backend>(queries: Tensor<B, 2>) -> Result<QuantizationRa
     QuantizationRanges::of(queries)
 }
 
-/// A search in codes of one type.
-struct Search<T, R> {
-    /// How a query's codes are compared with a document's.
-    product: fn(&[T], &[T]) -> i32,
-    /// -1 where less is better.
-    sign: f32,
-    /// How the query itself is compared with a document's codes.
-    rescore: R,
+/// What the bytes of a corpus mean.
+struct Scale {
+    precision: Precision,
+    /// Each dimension's least value and the height of a step; of bytes alone.
+    steps: Vec<(f32, f32)>,
+    /// The bytes of a row.
+    columns: usize,
 }
 
-impl<T: Sync, R: Fn(&[f32], &[T]) -> f64 + Sync> Search<T, R> {
-    fn run(
+impl Scale {
+    /// Searches in bytes of one type, which `unsigned` makes those that are not less 128.
+    fn search<B: Backend, T: Copy + Sync>(
         &self,
-        queries: &[f32],
+        queries: Tensor<B, 2>,
         codes: &[T],
         corpus: &[T],
-        [dim, columns]: [usize; 2],
+        unsigned: fn(T) -> u8,
         options: &QuantizedSearchOptions,
-    ) -> Vec<Vec<SearchHit>> {
+    ) -> Result<Vec<Vec<SearchHit>>> {
         let factor = match options.rescore {
             true => options.rescore_multiplier.max(1),
             false => 1,
         };
-        let find = |(query, codes): (&[f32], &[T])| {
-            let mut best = TopK::new(options.top_k.saturating_mul(factor));
-            for (document, row) in (0..).zip(corpus.chunks_exact(columns)) {
-                best.push(self.sign * (self.product)(codes, row) as f32, document);
-            }
-            let best = best.into_sorted();
-            match options.rescore {
-                true => self.rescored(query, best, corpus, columns, options.top_k),
-                false => best.into_iter().map(|found| self.hit(found)).collect(),
-            }
+        let best = TopK::new(options.top_k.saturating_mul(factor));
+        let device = queries.device();
+        let found = match self.precision.has_steps() {
+            true => self.by_product::<B, T>(codes, corpus, unsigned, best, &device)?,
+            false => self.by_distance(codes, corpus, unsigned, &best),
+        };
+        if !options.rescore {
+            let hits = |found: Vec<Scored>| found.into_iter().map(SearchHit::from).collect();
+            return Ok(found.into_iter().map(hits).collect());
+        }
+        let [_, dim] = queries.dims();
+        let queries: Vec<f32> = queries.into_data().iter().collect();
+        let rescored = |(query, found): (&[f32], Vec<Scored>)| {
+            let score = |found: Scored| {
+                let corpus_id = found.item as usize;
+                let row = &corpus[corpus_id * self.columns..][..self.columns];
+                (
+                    corpus_id,
+                    self.product(query, row.iter().map(|&byte| unsigned(byte))),
+                )
+            };
+            let mut scored: Vec<(usize, f64)> = found.into_iter().map(score).collect();
+            scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let hit = |(corpus_id, score)| SearchHit {
+                corpus_id,
+                score: score as f32,
+            };
+            scored.into_iter().take(options.top_k).map(hit).collect()
         };
         let queries = queries.par_chunks_exact(dim);
-        queries
-            .zip(codes.par_chunks_exact(columns))
-            .map(find)
-            .collect()
+        Ok(queries.zip(found).map(rescored).collect())
     }
 
-    fn hit(&self, found: Scored) -> SearchHit {
-        SearchHit {
-            corpus_id: found.item as usize,
-            // Adding 0 turns -0 into 0.
-            score: self.sign * found.score + 0.0,
-        }
-    }
-
-    fn rescored(
+    /// The documents whose bytes have the greatest dot product with each query's.
+    ///
+    /// As floats: whole numbers below 2²⁴ are exact there. Documents' bytes are less 128 to
+    /// stay below it; what that takes from a product is the same for all of a query's.
+    fn by_product<B: Backend, T: Copy + Sync>(
         &self,
-        query: &[f32],
-        found: Vec<Scored>,
+        codes: &[T],
         corpus: &[T],
-        columns: usize,
-        top_k: usize,
-    ) -> Vec<SearchHit> {
-        let score = |found: Scored| {
-            let document = found.item as usize;
-            let row = &corpus[document * columns..][..columns];
-            (document, (self.rescore)(query, row))
+        unsigned: fn(T) -> u8,
+        best: TopK,
+        device: &B::Device,
+    ) -> Result<Vec<Vec<Scored>>> {
+        let columns = self.columns;
+        let tensor = |bytes: &[T], less: f32| {
+            let values = bytes
+                .par_iter()
+                .map(|&byte| f32::from(unsigned(byte)) - less);
+            let values: Vec<f32> = values.collect();
+            let data = TensorData::new(values, [bytes.len() / columns, columns]);
+            Tensor::<B, 2>::from_data(data.convert::<B::FloatElem>(), device)
         };
-        let mut scored: Vec<(usize, f64)> = found.into_iter().map(score).collect();
-        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let hit = |(corpus_id, score)| SearchHit {
-            corpus_id,
-            score: score as f32,
-        };
-        scored.into_iter().take(top_k).map(hit).collect()
+        let signed = self.precision == Precision::Int8;
+        let queries = tensor(codes, if signed { 128.0 } else { 0.0 });
+        let mut neighbours = Neighbours::new(queries, SimilarityFunction::Dot, best);
+        let mut first = 0;
+        for rows in corpus.chunks(BYTES_AT_A_TIME.next_multiple_of(columns)) {
+            let end = first + (rows.len() / columns) as u32;
+            let items: Vec<u32> = (first..end).collect();
+            neighbours.offer(tensor(rows, 128.0), &items)?;
+            first = end;
+        }
+        let mut rankings = neighbours.into_rankings().map_err(|nan| nan.in_rows(0))?;
+        if !signed {
+            for (ranking, codes) in rankings.iter_mut().zip(codes.chunks_exact(columns)) {
+                let sum: f32 = codes.iter().map(|&byte| f32::from(unsigned(byte))).sum();
+                ranking
+                    .iter_mut()
+                    .for_each(|found| found.score += 128.0 * sum);
+            }
+        }
+        Ok(rankings)
     }
-}
 
-/// The dot product of bytes.
-fn dot<T: Copy + Into<i32>>(a: &[T], b: &[T]) -> i32 {
-    a.iter().zip(b).map(|(&a, &b)| a.into() * b.into()).sum()
-}
+    /// The documents with the fewest bits that differ from each query's.
+    fn by_distance<T: Copy + Sync>(
+        &self,
+        codes: &[T],
+        corpus: &[T],
+        unsigned: fn(T) -> u8,
+        best: &TopK,
+    ) -> Vec<Vec<Scored>> {
+        let words = |bytes: &[T]| -> Vec<u64> {
+            let word = |bytes: &[T]| {
+                let bytes = bytes.iter().map(|&byte| u64::from(unsigned(byte)));
+                bytes.fold(0, |word, byte| word << 8 | byte)
+            };
+            let rows = bytes.par_chunks_exact(self.columns);
+            rows.flat_map_iter(|row| row.chunks(8).map(word)).collect()
+        };
+        let columns = self.columns.div_ceil(8);
+        let (codes, corpus) = (words(codes), words(corpus));
+        let find = |query: &[u64]| {
+            let mut best = best.clone();
+            for (document, row) in (0..).zip(corpus.chunks_exact(columns)) {
+                let words = query.iter().zip(row);
+                let differing: u32 = words.map(|(a, b)| (a ^ b).count_ones()).sum();
+                best.push(-(differing as f32), document);
+            }
+            let mut found = best.into_sorted();
+            // 0 is not to become -0.
+            found
+                .iter_mut()
+                .for_each(|found| found.score = 0.0 - found.score);
+            found
+        };
+        codes.par_chunks_exact(columns).map(find).collect()
+    }
 
-/// How many bits of two codes differ. Whether both are less 128 makes no difference.
-fn differing_bits<T: Copy + Into<i32>>(a: &[T], b: &[T]) -> i32 {
-    let differing = |(&a, &b): (&T, &T)| ((a.into() ^ b.into()) as u8).count_ones() as i32;
-    a.iter().zip(b).map(differing).sum()
-}
-
-/// The value that a step stands for.
-fn restore(code: u8, least: f32, height: f32) -> f64 {
-    f64::from(code) * f64::from(height) + f64::from(least)
-}
-
-/// A query's dot product with what a document's codes stand for.
-fn rescored<T: Copy>(
-    query: &[f32],
-    row: &[T],
-    steps: &[(f32, f32)],
-    value: impl Fn(T, (f32, f32)) -> f64,
-) -> f64 {
-    let values = row.iter().zip(steps);
-    let products = query.iter().zip(values);
-    products
-        .map(|(&query, (&code, &step))| f64::from(query) * value(code, step))
-        .sum()
-}
-
-/// A query's dot product with bits, the highest of each byte first.
-fn bits_product(query: &[f32], bytes: impl Iterator<Item = u8>) -> f64 {
-    let dimensions = query.chunks(8).zip(bytes);
-    let set = dimensions.flat_map(|(dimensions, byte)| {
-        let bits = dimensions.iter().enumerate();
-        bits.filter(move |(bit, _)| byte & (0x80 >> bit) != 0)
-    });
-    set.map(|(_, &value)| f64::from(value)).sum()
+    /// A query's dot product with what a document's bytes stand for.
+    fn product(&self, query: &[f32], bytes: impl Iterator<Item = u8>) -> f64 {
+        if self.precision.has_steps() {
+            let values = bytes.zip(&self.steps).map(|(byte, &(least, height))| {
+                f64::from(byte) * f64::from(height) + f64::from(least)
+            });
+            let products = query.iter().zip(values);
+            return products
+                .map(|(&query, value)| f64::from(query) * value)
+                .sum();
+        }
+        let dimensions = query.chunks(8).zip(bytes);
+        let set = dimensions.flat_map(|(dimensions, byte)| {
+            let bits = dimensions.iter().enumerate();
+            bits.filter(move |(bit, _)| byte & (0x80 >> bit) != 0)
+        });
+        set.map(|(_, &value)| f64::from(value)).sum()
+    }
 }
 
 #[cfg(test)]

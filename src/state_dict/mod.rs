@@ -1,10 +1,11 @@
 //! Named tensors on their way from a file into layers, and back.
 
+mod fold;
 mod visitor;
 
 pub use visitor::{
     CollectTensors, DrawParams, FindNotFinite, LoadTensors, LoadedKeys, ParamVisitor, SetTrainable,
-    ShapeMismatch, TrainableNames,
+    ShapeMismatch, TrainableNames, WithPrefix,
 };
 
 use std::collections::BTreeMap;
@@ -80,6 +81,11 @@ impl StateDict {
     /// Whether there is no tensor.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
+    }
+
+    /// Adds all tensors of another state dict.
+    pub fn append(&mut self, other: Self) {
+        self.tensors.extend(other.tensors);
     }
 
     /// Renames every tensor; one whose new name is `None` is dropped.

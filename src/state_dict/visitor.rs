@@ -144,6 +144,25 @@ impl<B: Backend> ParamVisitor<B> for LoadTensors<'_, B> {
     }
 }
 
+/// Visits parameters under keys with something in front.
+#[derive(Debug)]
+pub struct WithPrefix<'a, V> {
+    /// What stands in front.
+    pub prefix: &'a str,
+    /// Who visits.
+    pub visitor: V,
+}
+
+impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for WithPrefix<'_, V> {
+    fn visit<const D: usize>(
+        &mut self,
+        key: String,
+        param: &mut Param<Tensor<B, D>>,
+    ) -> Result<()> {
+        self.visitor.visit(format!("{}{key}", self.prefix), param)
+    }
+}
+
 /// Draws the parameters that are drawn only when they are first used.
 #[derive(Debug)]
 pub struct DrawParams;

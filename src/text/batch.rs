@@ -16,6 +16,7 @@ pub struct TokenBatch<B: Backend> {
     host_ids: Arc<[i32]>,
     lengths: Arc<[usize]>,
     prompt_tokens: usize,
+    way: usize,
 }
 
 impl<B: Backend> TokenBatch<B> {
@@ -34,11 +35,24 @@ impl<B: Backend> TokenBatch<B> {
         tables: [usize; 2],
         device: &B::Device,
     ) -> Result<Self> {
+        if let Some(index) = encodings.iter().position(|encoding| encoding.is_empty()) {
+            return Err(TextError::NoTokens { index }.into());
+        }
+        Self::pack_bags(encodings, prompt_tokens, tables, device)
+    }
+
+    /// The same for an encoder of which a text without tokens is no surprise.
+    ///
+    /// # Errors
+    /// [`TextError::TokenOutOfRange`] if a token or a segment has no embedding.
+    pub fn pack_bags(
+        encodings: &[&Encoding],
+        prompt_tokens: usize,
+        tables: [usize; 2],
+        device: &B::Device,
+    ) -> Result<Self> {
         let [vocab_size, type_vocab_size] = tables;
         for (index, encoding) in encodings.iter().enumerate() {
-            if encoding.is_empty() {
-                return Err(TextError::NoTokens { index }.into());
-            }
             for (what, ids, entries) in [
                 ("token id", &encoding.ids, vocab_size),
                 ("segment id", &encoding.type_ids, type_vocab_size),
@@ -72,7 +86,20 @@ impl<B: Backend> TokenBatch<B> {
             type_ids: upload(pack(|e| &e.type_ids)),
             lengths: encodings.iter().map(|e| e.len()).collect(),
             prompt_tokens,
+            way: 0,
         })
+    }
+
+    /// The same batch, for another of the model's ways.
+    #[must_use]
+    pub fn with_way(self, way: usize) -> Self {
+        Self { way, ..self }
+    }
+
+    /// The number of the model's way that the texts were tokenized for: 0 but where a Router
+    /// chooses between several.
+    pub fn way(&self) -> usize {
+        self.way
     }
 
     /// The token ids, `[tokens]`.
@@ -176,5 +203,8 @@ mod tests {
             error,
             Error::Text(TextError::NoTokens { index: 0 })
         ));
+        let bags = [&Encoding::default()];
+        let batch = TokenBatch::<TestBackend>::pack_bags(&bags, 0, [5, 0], &device()).unwrap();
+        assert_eq!((batch.len(), batch.tokens()), (1, 0));
     }
 }

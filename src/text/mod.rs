@@ -10,10 +10,13 @@
 mod batch;
 mod plan;
 mod prompt;
+mod special_tokens;
 mod tokenizer;
 mod tokenizer_file;
+mod vocabulary_files;
 
 pub use batch::TokenBatch;
 pub use plan::{BatchLimits, plan};
 pub use prompt::{Prompt, Prompts};
 pub use tokenizer::{Encoding, TextTokenizer};
+pub use vocabulary_files::{TokenizerFields, Vocabulary, tokenizer_json};

@@ -43,6 +43,8 @@ impl Encoding {
 pub struct TextTokenizer {
     inner: Arc<Tokenizer>,
     max_length: usize,
+    /// Whether special tokens stand around each text.
+    special_tokens: bool,
 }
 
 impl TextTokenizer {
@@ -67,15 +69,39 @@ impl TextTokenizer {
     /// [`TextError::MaxLengthTooSmall`] if the special tokens alone exceed `max_length`.
     pub fn new(mut tokenizer: Tokenizer, max_length: usize) -> Result<Self> {
         tokenizer.with_padding(None);
-        let inner = Arc::new(tokenizer);
-        Self { inner, max_length }.cut_to(max_length)
+        let tokenizer = Self {
+            inner: Arc::new(tokenizer),
+            max_length,
+            special_tokens: true,
+        };
+        tokenizer.cut_to(max_length)
+    }
+
+    /// Reads a `tokenizer.json` as a StaticEmbedding does: no special tokens, and texts cut
+    /// where the file itself says so.
+    ///
+    /// # Errors
+    /// [`TextError::InvalidTokenizer`] if the file is no tokenizer.
+    pub fn of_bags(json: &[u8], path: &Path) -> Result<Self> {
+        let mut tokenizer = read_tokenizer(json).map_err(|e| TextError::InvalidTokenizer {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        })?;
+        tokenizer.with_padding(None);
+        let truncation = tokenizer.get_truncation();
+        Ok(Self {
+            max_length: truncation.map_or(usize::MAX, |truncation| truncation.max_length),
+            inner: Arc::new(tokenizer),
+            special_tokens: false,
+        })
     }
 
     fn cut_to(mut self, max_length: usize) -> Result<Self> {
-        let special = self
-            .inner
-            .get_post_processor()
-            .map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
+        let processor = self.inner.get_post_processor();
+        let special = match self.special_tokens {
+            true => processor.map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false)),
+            false => 0,
+        };
         let too_small = || TextError::MaxLengthTooSmall {
             found: max_length,
             special,
@@ -162,7 +188,7 @@ impl TextTokenizer {
         };
         let encoding = self
             .inner
-            .encode_fast(text, true)
+            .encode_fast(text, self.special_tokens)
             .map_err(|e| TextError::Tokenize {
                 index,
                 reason: e.to_string(),
@@ -184,7 +210,7 @@ impl TextTokenizer {
         }
         let encoding = self
             .inner
-            .encode_fast(prompt, true)
+            .encode_fast(prompt, self.special_tokens)
             .map_err(|e| TextError::Tokenize {
                 index: 0,
                 reason: e.to_string(),

@@ -1,14 +1,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::multi_dataset_sampler::MultiDatasetBatchSampler;
+use super::prompts::TrainingPrompts;
 use super::sampler::BatchSampler;
 use super::schedule::{LearningRateSchedule, LrSchedulerType};
-use crate::error::{Result, TrainingError};
+use super::scheduler_kwargs::LrSchedulerKwargs;
+use super::strategy::{Interval, IntervalStrategy, SaveStrategy};
 
 /// How to train. Names and defaults are those of the reference's
-/// `SentenceTransformerTrainingArguments`.
+/// `SentenceTransformerTrainingArguments`, early stopping and LoRA+ included, which the
+/// reference has elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingArguments {
@@ -20,13 +25,29 @@ pub struct TrainingArguments {
     pub max_steps: Option<usize>,
     /// Samples in a batch.
     pub per_device_train_batch_size: usize,
+    /// Samples in a batch of the data set that the loss is evaluated on.
+    pub per_device_eval_batch_size: usize,
     /// Batches whose gradients are averaged into one optimiser step. In-batch negatives
     /// stay those of one batch.
     pub gradient_accumulation_steps: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
+    /// Rates of parameters whose name a pattern matches anywhere, instead of
+    /// `learning_rate`; where several do, the last one counts. The schedule moves them alike.
+    ///
+    /// Names are the reference's: `model.0.model.encoder.layer.0.attention.self.query.weight`,
+    /// behind it `lora_A.default.weight` for an adapter, `model.2.linear.weight` for a module
+    /// behind the encoder, `classifier.weight` for a weight of the loss.
+    pub learning_rate_mapping: IndexMap<String, f64>,
+    /// LoRA+: how many times the rate of an adapter's `lora_A` its `lora_B` has
+    /// (<https://arxiv.org/abs/2402.12354>); the same rate if `None`.
+    pub loraplus_lr_ratio: Option<f64>,
+    /// The rate of adapters on embeddings under LoRA+.
+    pub loraplus_lr_embedding: f64,
     /// How the learning rate moves.
     pub lr_scheduler_type: LrSchedulerType,
+    /// What else that schedule reads.
+    pub lr_scheduler_kwargs: LrSchedulerKwargs,
     /// The share of the run to warm up over, rounded up to whole steps.
     pub warmup_ratio: f64,
     /// The steps to warm up over; where it is not 0 it goes before `warmup_ratio`.
@@ -42,24 +63,55 @@ pub struct TrainingArguments {
     pub adam_epsilon: f64,
     /// The norm that all gradients together are scaled down to; 0 leaves them alone.
     pub max_grad_norm: f64,
-    /// What the order of the data and the dropout masks follow from.
+    /// What the order of the data and the dropout masks follow from: each epoch's order
+    /// from the seed and the epoch, each batch's masks from the seed and the step.
     pub seed: u64,
+    /// Whether to refuse what would make two runs of the same seed differ. On one device
+    /// nothing does.
+    pub full_determinism: bool,
+    /// What is put in front of the texts.
+    pub prompts: Option<TrainingPrompts>,
     /// The adapters that a column's texts go through, by the column's name: the active ones
     /// where a column is not named. Only active adapters train.
     pub column_adapters: BTreeMap<String, Vec<String>>,
     /// How samples are put into batches.
     pub batch_sampler: BatchSampler,
+    /// In what order the batches of several data sets come.
+    pub multi_dataset_batch_sampler: MultiDatasetBatchSampler,
+    /// Whether to leave batches out that are smaller than the others.
+    pub dataloader_drop_last: bool,
     /// Whether the model and its adapters drop out.
     pub dropout: bool,
-    /// Steps between two log lines.
-    pub logging_steps: usize,
-    /// Steps between two evaluations; only before and after the run if `None`.
-    pub eval_steps: Option<usize>,
-    /// Steps between two checkpoints, the last step always being one; no checkpoints if
+    /// When a log line is written.
+    pub logging_strategy: IntervalStrategy,
+    /// How far apart log lines are.
+    pub logging_steps: Interval,
+    /// Whether the first step has a log line too.
+    pub logging_first_step: bool,
+    /// When the model is evaluated during the run; before and after the run it is in any
+    /// case.
+    pub eval_strategy: IntervalStrategy,
+    /// How far apart evaluations are; as far as log lines if `None`.
+    pub eval_steps: Option<Interval>,
+    /// When checkpoints are written.
+    pub save_strategy: SaveStrategy,
+    /// How far apart checkpoints are.
+    pub save_steps: Interval,
+    /// How many checkpoints to keep, besides which the best and the last one stay; all if
     /// `None`.
-    pub save_steps: Option<usize>,
-    /// How many checkpoints to keep; all if `None`.
     pub save_total_limit: Option<usize>,
+    /// Whether the run ends with the weights of the best evaluation that has a checkpoint.
+    pub load_best_model_at_end: bool,
+    /// The metric that tells the best model; `eval_` may precede it. The evaluator's primary
+    /// metric if `None`, or `loss` where there is no evaluator.
+    pub metric_for_best_model: Option<String>,
+    /// Whether more of that metric is better; unless it ends with `loss` if `None`.
+    pub greater_is_better: Option<bool>,
+    /// How many evaluations in a row may be no improvement before the run stops; it goes on
+    /// if `None`.
+    pub early_stopping_patience: Option<usize>,
+    /// What an improvement must be larger than to count for that.
+    pub early_stopping_threshold: f64,
 }
 
 impl Default for TrainingArguments {
@@ -69,9 +121,14 @@ impl Default for TrainingArguments {
             num_train_epochs: 3.0,
             max_steps: None,
             per_device_train_batch_size: 8,
+            per_device_eval_batch_size: 8,
             gradient_accumulation_steps: 1,
             learning_rate: 5e-5,
+            learning_rate_mapping: IndexMap::new(),
+            loraplus_lr_ratio: None,
+            loraplus_lr_embedding: 1e-6,
             lr_scheduler_type: LrSchedulerType::Linear,
+            lr_scheduler_kwargs: LrSchedulerKwargs::default(),
             warmup_ratio: 0.0,
             warmup_steps: 0,
             weight_decay: 0.0,
@@ -80,110 +137,34 @@ impl Default for TrainingArguments {
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
             seed: 42,
+            full_determinism: false,
+            prompts: None,
             column_adapters: BTreeMap::new(),
             batch_sampler: BatchSampler::Random,
+            multi_dataset_batch_sampler: MultiDatasetBatchSampler::Proportional,
+            dataloader_drop_last: false,
             dropout: true,
-            logging_steps: 500,
+            logging_strategy: IntervalStrategy::Steps,
+            logging_steps: Interval::Steps(500),
+            logging_first_step: false,
+            eval_strategy: IntervalStrategy::No,
             eval_steps: None,
-            save_steps: Some(500),
+            save_strategy: SaveStrategy::Steps,
+            save_steps: Interval::Steps(500),
             save_total_limit: None,
+            load_best_model_at_end: false,
+            metric_for_best_model: None,
+            greater_is_better: None,
+            early_stopping_patience: None,
+            early_stopping_threshold: 0.0,
         }
     }
 }
 
 impl TrainingArguments {
-    /// Checks every argument.
-    ///
-    /// # Errors
-    /// [`TrainingError::InvalidArgument`] names the first one that cannot be meant.
-    pub fn validate(&self) -> Result<()> {
-        let counts = [
-            (
-                "per_device_train_batch_size",
-                Some(self.per_device_train_batch_size),
-            ),
-            (
-                "gradient_accumulation_steps",
-                Some(self.gradient_accumulation_steps),
-            ),
-            ("logging_steps", Some(self.logging_steps)),
-            ("max_steps", self.max_steps),
-            ("eval_steps", self.eval_steps),
-            ("save_steps", self.save_steps),
-            ("save_total_limit", self.save_total_limit),
-        ];
-        for (argument, count) in counts {
-            if count == Some(0) {
-                return Err(invalid(argument, "at least 1", 0));
-            }
-        }
-        let numbers = [
-            (
-                "num_train_epochs",
-                self.num_train_epochs,
-                0.0,
-                f64::MAX,
-                "a number above 0",
-            ),
-            (
-                "learning_rate",
-                self.learning_rate,
-                0.0,
-                f64::MAX,
-                "a number of at least 0",
-            ),
-            (
-                "warmup_ratio",
-                self.warmup_ratio,
-                0.0,
-                1.0,
-                "a number from 0 to 1",
-            ),
-            (
-                "weight_decay",
-                self.weight_decay,
-                0.0,
-                f64::MAX,
-                "a number of at least 0",
-            ),
-            (
-                "adam_beta1",
-                self.adam_beta1,
-                0.0,
-                BELOW_ONE,
-                "a number from 0 to below 1",
-            ),
-            (
-                "adam_beta2",
-                self.adam_beta2,
-                0.0,
-                BELOW_ONE,
-                "a number from 0 to below 1",
-            ),
-            (
-                "adam_epsilon",
-                self.adam_epsilon,
-                0.0,
-                f64::MAX,
-                "a number of at least 0",
-            ),
-            (
-                "max_grad_norm",
-                self.max_grad_norm,
-                0.0,
-                f64::MAX,
-                "a number of at least 0",
-            ),
-        ];
-        for (argument, number, least, most, expected) in numbers {
-            if !(least..=most).contains(&number) {
-                return Err(invalid(argument, expected, number));
-            }
-        }
-        if self.num_train_epochs == 0.0 {
-            return Err(invalid("num_train_epochs", "a number above 0", 0));
-        }
-        Ok(())
+    /// How far apart evaluations are.
+    pub(super) fn eval_interval(&self) -> Interval {
+        self.eval_steps.unwrap_or(self.logging_steps)
     }
 
     /// The steps to warm up over in a run of `total_steps`.
@@ -202,60 +183,13 @@ impl TrainingArguments {
             self.warmup(total_steps),
             total_steps,
         )
+        .with_kwargs(self.lr_scheduler_kwargs)
     }
-}
-
-const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
-
-fn invalid(argument: &'static str, expected: &'static str, found: impl ToString) -> crate::Error {
-    TrainingError::InvalidArgument {
-        argument,
-        expected,
-        found: found.to_string(),
-    }
-    .into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
-
-    #[test]
-    fn defaults_are_valid() {
-        TrainingArguments::default().validate().unwrap();
-    }
-
-    #[test]
-    fn names_the_argument_that_cannot_be_meant() {
-        type Break = fn(&mut TrainingArguments);
-        let broken: [(&str, Break); 10] = [
-            ("per_device_train_batch_size", |a| {
-                a.per_device_train_batch_size = 0
-            }),
-            ("gradient_accumulation_steps", |a| {
-                a.gradient_accumulation_steps = 0
-            }),
-            ("max_steps", |a| a.max_steps = Some(0)),
-            ("save_total_limit", |a| a.save_total_limit = Some(0)),
-            ("num_train_epochs", |a| a.num_train_epochs = 0.0),
-            ("num_train_epochs", |a| a.num_train_epochs = f64::INFINITY),
-            ("learning_rate", |a| a.learning_rate = f64::NAN),
-            ("warmup_ratio", |a| a.warmup_ratio = 1.5),
-            ("adam_beta2", |a| a.adam_beta2 = 1.0),
-            ("max_grad_norm", |a| a.max_grad_norm = -1.0),
-        ];
-        for (name, break_it) in broken {
-            let mut arguments = TrainingArguments::default();
-            break_it(&mut arguments);
-            let Err(Error::Training(TrainingError::InvalidArgument { argument, .. })) =
-                arguments.validate()
-            else {
-                panic!("{name} passed");
-            };
-            assert_eq!(argument, name);
-        }
-    }
 
     #[test]
     fn warmup_rounds_up_and_steps_go_first() {
@@ -274,6 +208,9 @@ mod tests {
         let arguments = TrainingArguments {
             max_steps: Some(7),
             batch_sampler: BatchSampler::NoDuplicates,
+            eval_steps: Some(0.1.into()),
+            prompts: Some(TrainingPrompts::One("query: ".to_owned())),
+            learning_rate_mapping: [("b".to_owned(), 1.0), ("a".to_owned(), 2.0)].into(),
             ..Default::default()
         };
         let json = serde_json::to_string(&arguments).unwrap();

@@ -7,6 +7,7 @@ use super::dataset::Dataset;
 use super::history::EvaluationRecord;
 use super::learner::TrainableLoss;
 use super::monitor::Monitor;
+use super::training_data::TrainingSet;
 use crate::model::{
     CardArgument, CardColumn, CardDataset, CardEvaluation, CardLogLine, CardTraining,
     ModelCardData, SentenceTransformer,
@@ -25,8 +26,9 @@ const CANDIDATES: usize = 1000;
 const WIDGETS: usize = 5;
 
 /// Arguments that say where things go and how often, and nothing about the model.
-const NOT_ON_THE_CARD: [&str; 9] = [
+const NOT_ON_THE_CARD: [&str; 11] = [
     "output_dir",
+    "logging_strategy",
     "logging_steps",
     "logging_first_step",
     "eval_strategy",
@@ -35,16 +37,17 @@ const NOT_ON_THE_CARD: [&str; 9] = [
     "save_steps",
     "save_total_limit",
     "metric_for_best_model",
+    "greater_is_better",
 ];
 
-/// Writes a run down on its model's card: the data, the loss, the arguments, the log and
-/// what the evaluator found.
+/// Writes a run down on its model's card: the data sets with their losses, the arguments, the
+/// log, what the evaluator found, and the step of the best weights where these were kept.
 pub(super) fn note_run<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &mut SentenceTransformer<B>,
-    loss: &L,
+    losses: &[L],
     monitor: &Monitor<B>,
+    best_step: Option<usize>,
 ) {
-    let (dataset, arguments) = (monitor.plan.dataset(), monitor.plan.arguments());
     let inner = model.valid();
     let evaluator = monitor.evaluator.as_deref();
     let found = |record: &EvaluationRecord| match evaluator {
@@ -52,32 +55,60 @@ pub(super) fn note_run<B: AutodiffBackend, L: TrainableLoss<B>>(
         None => Vec::new(),
     };
     let training = CardTraining {
-        arguments: described(arguments),
-        log: log(monitor, arguments.logging_steps, &found),
-        best_step: None,
+        arguments: described(monitor.plan.arguments()),
+        log: log(monitor, &found),
+        best_step,
         training_time: monitor.duration,
         evaluation_time: monitor.evaluating,
     };
-    let last = monitor.evaluations.last().map(&found).unwrap_or_default();
-    let mut columns = columns(&inner, dataset);
+    let evaluations = &monitor.evaluations;
+    let kept = best_step.and_then(|step| evaluations.iter().find(|record| record.step == step));
+    let of_the_model = kept.or(evaluations.last()).map(&found).unwrap_or_default();
     let card = model.model_card_data_mut();
-    // What the card data say of the one data set is kept: its name, its id.
-    let mut entry = match card.train_datasets.as_mut_slice() {
-        [named] => std::mem::take(named),
-        _ => CardDataset::default(),
+    let describe = |sets: &[&TrainingSet], named: Vec<CardDataset>| {
+        let entries = sets.iter().zip(entries(sets, named));
+        let described = entries.map(|(set, entry)| CardDataset {
+            size: set.dataset.len(),
+            columns: columns(&inner, &set.dataset),
+            samples: samples(&set.dataset),
+            loss: losses.get(set.loss).map(|loss| loss.describe()),
+            ..entry
+        });
+        described.collect()
     };
-    entry.size = dataset.len();
-    entry.columns = std::mem::take(&mut columns);
-    entry.samples = samples(dataset);
-    entry.loss = Some(loss.describe());
-    card.train_datasets = vec![entry];
+    let train: Vec<&TrainingSet> = monitor.plan.sets().iter().collect();
+    card.train_datasets = describe(&train, std::mem::take(&mut card.train_datasets));
+    let eval: Vec<&TrainingSet> = monitor.eval_sets.iter().map(|eval| &eval.set).collect();
+    if !eval.is_empty() {
+        card.eval_datasets = describe(&eval, std::mem::take(&mut card.eval_datasets));
+    }
     card.training = Some(training);
-    for evaluation in last {
+    for evaluation in of_the_model {
         card.set_evaluation(evaluation);
     }
-    if card.widget.is_empty() {
-        show(card, dataset);
+    for set in train {
+        if card.widget.is_empty() {
+            show(card, &set.dataset);
+        }
     }
+}
+
+/// What the card data say of each data set beforehand, such as its id: of the one of its name,
+/// or of the only one.
+fn entries(sets: &[&TrainingSet], mut named: Vec<CardDataset>) -> Vec<CardDataset> {
+    let is_only = sets.len() == 1 && named.len() == 1;
+    let entry = |set: &&TrainingSet| {
+        let of_name = named
+            .iter()
+            .position(|entry| set.name.is_some() && entry.name == set.name);
+        let place = of_name.or(is_only.then_some(0));
+        let mut entry = place.map_or_else(CardDataset::default, |place| {
+            std::mem::take(&mut named[place])
+        });
+        entry.name = entry.name.or_else(|| set.name.clone());
+        entry
+    };
+    sets.iter().map(entry).collect()
 }
 
 /// The arguments by name, and whether each is the default one.
@@ -98,26 +129,24 @@ fn described(arguments: &TrainingArguments) -> Vec<CardArgument> {
         .collect()
 }
 
-/// The mean loss since the line before at each logged step, and the metric to judge by at
-/// each evaluation.
+/// The mean loss since the line before at each logged step, and the losses and the metric to
+/// judge by at each evaluation.
 fn log<B: AutodiffBackend>(
     monitor: &Monitor<B>,
-    logging_steps: usize,
     found: &dyn Fn(&EvaluationRecord) -> Vec<CardEvaluation>,
 ) -> Vec<CardLogLine> {
     let mut lines: Vec<CardLogLine> = Vec::new();
-    for records in monitor
-        .history()
-        .records()
-        .chunks_exact(logging_steps.max(1))
-    {
-        let sum: f64 = records.iter().map(|record| record.loss).sum();
-        if let Some(last) = records.last() {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for record in monitor.history().records() {
+        sum += record.loss;
+        count += 1.0;
+        if monitor.is_logged(record.step) {
             lines.push(CardLogLine {
-                epoch: last.epoch,
-                step: last.step,
-                values: vec![("Training Loss".to_owned(), sum / records.len() as f64)],
+                epoch: record.epoch,
+                step: record.step,
+                values: vec![("Training Loss".to_owned(), sum / count)],
             });
+            (sum, count) = (0.0, 0.0);
         }
     }
     for record in &monitor.evaluations {
@@ -129,6 +158,16 @@ fn log<B: AutodiffBackend>(
                 values: Vec::new(),
             };
             lines.insert(place, line);
+        }
+        for eval in &monitor.eval_sets {
+            let name = eval.set.loss_name();
+            if let Some(value) = record.metrics.get(&name) {
+                let name = match &eval.set.name {
+                    Some(_) => name.replace('_', " "),
+                    None => "Validation Loss".to_owned(),
+                };
+                lines[place].values.push((name, value));
+            }
         }
         for evaluation in found(record) {
             let metric = &evaluation.primary_metric;

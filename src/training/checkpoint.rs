@@ -5,6 +5,7 @@
 //! and AdamW's two moments of it by name, and `trainer_state.json`. A checkpoint is
 //! written beside its place and renamed into it: one that is there is whole.
 
+use std::collections::BTreeMap;
 use std::fs;
 #[cfg(unix)]
 use std::fs::File;
@@ -18,6 +19,7 @@ use super::arguments::TrainingArguments;
 use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
+use super::plan::Plan;
 use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
 
@@ -35,12 +37,22 @@ pub(super) const HISTORY: &str = "history.jsonl";
 pub struct TrainerState {
     /// The last step that is in the checkpoint.
     pub record: StepRecord,
-    /// The samples of the data set.
+    /// The samples of all data sets together.
     pub samples: usize,
+    /// The samples of each data set by its name, where there are several.
+    #[serde(default)]
+    pub datasets: BTreeMap<String, usize>,
+    /// The number of devices that shared each step.
+    #[serde(default = "one")]
+    pub workers: usize,
     /// The arguments of the run.
     pub arguments: TrainingArguments,
     /// The evaluations so far.
     pub evaluations: Vec<EvaluationRecord>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A checkpoint on disk.
@@ -110,12 +122,20 @@ impl Checkpoint {
         &self.state
     }
 
-    /// Checks that going on with these arguments and that many samples continues the
-    /// run, rather than starts another one in its middle.
-    pub(super) fn check(&self, arguments: &TrainingArguments, samples: usize) -> Result<()> {
-        let theirs = &self.state.arguments;
+    /// Checks that going on with this plan continues the run, rather than starts another
+    /// one in its middle.
+    pub(super) fn check(&self, plan: &Plan) -> Result<()> {
+        let (theirs, arguments) = (&self.state.arguments, plan.arguments());
+        let (samples, datasets) = sizes(plan);
+        if self.state.datasets != datasets {
+            return Err(self.mismatch(format!(
+                "the data sets were {:?}, now they are {datasets:?}",
+                self.state.datasets
+            )));
+        }
         let facts = [
             ("samples", self.state.samples as u64, samples as u64),
+            ("devices", self.state.workers as u64, plan.workers() as u64),
             ("seed", theirs.seed, arguments.seed),
             (
                 "per_device_train_batch_size",
@@ -133,13 +153,19 @@ impl Checkpoint {
                 return Err(self.mismatch(format!("`{fact}` was {theirs}, now it is {ours}")));
             }
         }
-        if theirs.batch_sampler != arguments.batch_sampler {
-            return Err(self.mismatch(format!(
-                "`batch_sampler` was {:?}, now it is {:?}",
-                theirs.batch_sampler, arguments.batch_sampler
-            )));
+        let samplers = |arguments: &TrainingArguments| {
+            format!(
+                "{:?}, multi_dataset_batch_sampler {:?}, dataloader_drop_last {}",
+                arguments.batch_sampler,
+                arguments.multi_dataset_batch_sampler,
+                arguments.dataloader_drop_last
+            )
+        };
+        let (theirs, ours) = (samplers(theirs), samplers(arguments));
+        match theirs == ours {
+            true => Ok(()),
+            false => Err(self.mismatch(format!("`batch_sampler` was {theirs}, now it is {ours}"))),
         }
-        Ok(())
     }
 
     /// Puts the trained parameters into a model and gives AdamW's moments of them.
@@ -164,6 +190,15 @@ impl Checkpoint {
         }
         .into()
     }
+}
+
+/// The samples of all data sets of a run, and of each by its name.
+pub(super) fn sizes(plan: &Plan) -> (usize, BTreeMap<String, usize>) {
+    let sets = plan.sets().iter();
+    let named = sets
+        .clone()
+        .filter_map(|set| Some((set.name.clone()?, set.dataset.len())));
+    (sets.map(|set| set.dataset.len()).sum(), named.collect())
 }
 
 /// Writes a checkpoint into its place and gives that place.

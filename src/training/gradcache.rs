@@ -1,78 +1,181 @@
 //! Gradients of a batch that is embedded in parts (GradCache, Gao et al. 2021,
 //! <https://arxiv.org/abs/2101.06983>).
 
+use std::ops::Range;
+
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::learner::{TextBatch, TrainableLoss, TrainingModel, scalar};
+use super::learner::{TrainableLoss, TrainingModel, scalar};
 use super::seed;
+use super::text_batch::TextBatch;
 use crate::error::Result;
+use crate::loss::{LossInput, MiniBatch};
 use crate::model::SentenceTransformer;
+use crate::text::Encoding;
 
-/// Loss and gradients of one batch, `mini_batch_size` texts of a column at a time.
+/// Loss and gradients of one batch, a mini-batch of a column at a time.
 ///
 /// 1. Embed every mini-batch and forget how.
-/// 2. The loss of all embeddings, and its gradient with respect to them.
+/// 2. The loss of all embeddings, and its gradient with respect to them: some rows at a
+///    time, where the loss is a sum over rows.
 /// 3. Embed every mini-batch again, with the dropout masks of the first time, and pass
 ///    its part of that gradient on to the weights.
 pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &TrainingModel<B, L>,
+    loss: &L,
     batch: &TextBatch<'_>,
-    mini_batch_size: usize,
+    mini_batch: MiniBatch,
     share: f64,
 ) -> Result<(f64, GradientsParams)> {
+    let parts = parts(model, batch, mini_batch)?;
+    let with_layers = loss.needs_layers();
     // Without gradients, by the same operations: the masks drawn are those of step 3.
-    let layers = embed_in_parts(model, &model.model.valid(), batch, mini_batch_size)?;
+    let layers = embed(model, &model.model.valid(), batch, &parts, with_layers)?;
     let track = |column| Tensor::from_inner(column).require_grad();
     let layers: Vec<Vec<Tensor<B, 2>>> = layers
         .into_iter()
         .map(|columns| columns.into_iter().map(track).collect())
         .collect();
 
-    let loss = model.loss.forward(model.loss_input(layers.clone(), batch)?);
-    let mut of_loss = loss.clone().mul_scalar(share).backward();
-
+    let input = model.loss_input(loss, layers.clone(), batch)?;
+    let mut of_embeddings = vec![vec![None; batch.columns.len()]; layers.len()];
     let mut gradients = GradientsAccumulator::new();
-    for (place, texts) in batch.columns.iter().enumerate() {
-        let columns = layers.iter().map(|columns| &columns[place]);
-        let of_column: Vec<_> = columns
-            .map(|column| column.grad_remove(&mut of_loss))
-            .collect();
+    let mut sum = 0.0;
+    for value in rows_by_rows(loss, &input, mini_batch.rows) {
+        let mut of_rows = value.clone().mul_scalar(share).backward();
+        sum += scalar(value);
+        for (layer, so_far) in layers.iter().zip(&mut of_embeddings) {
+            for (column, so_far) in layer.iter().zip(so_far) {
+                let of_column = column.grad_remove(&mut of_rows);
+                *so_far = match (so_far.take(), of_column) {
+                    (Some(sum), Some(of_column)) => Some(sum + of_column),
+                    (sum, of_column) => sum.or(of_column),
+                };
+            }
+        }
+        gradients.accumulate(model, GradientsParams::from_grads(of_rows, model));
+    }
+
+    for (place, (texts, parts)) in batch.columns.iter().zip(&parts).enumerate() {
+        let of_column: Vec<_> = of_embeddings.iter().map(|layer| &layer[place]).collect();
         // A column that the loss does not read has no gradient to pass on.
-        if of_column.iter().all(Option::is_none) {
+        if of_column.iter().all(|gradient| gradient.is_none()) {
             continue;
         }
-        for (part, texts) in texts.chunks(mini_batch_size).enumerate() {
+        for (part, range) in parts.iter().enumerate() {
+            let texts = &texts[range.clone()];
+            let seed = mask_seed(batch, place, part);
             let embeddings =
-                model.embed(&model.model, texts, place, mask_seed(batch, place, part))?;
-            let start = part * mini_batch_size;
+                model.embed(&model.model, texts, batch.pass(place), with_layers, seed)?;
             let products = embeddings.into_iter().zip(&of_column);
             let products = products.filter_map(|(layer, of_layer)| {
-                let of_part = of_layer.clone()?.narrow(0, start, texts.len());
+                let of_layer = of_layer.as_ref()?.clone();
+                let of_part = of_layer.narrow(0, range.start, range.len());
                 Some((layer * Tensor::from_inner(of_part)).sum())
             });
             let passed_on = Tensor::cat(products.collect(), 0).sum().backward();
             gradients.accumulate(model, GradientsParams::from_grads(passed_on, model));
         }
     }
-    gradients.accumulate(model, GradientsParams::from_grads(of_loss, model));
-    Ok((scalar(loss), gradients.grads()))
+    Ok((sum, gradients.grads()))
 }
 
-/// The embeddings of a batch by layer and column, `[batch, dim]` each.
-fn embed_in_parts<B: AutodiffBackend, L: TrainableLoss<B>, M: Backend>(
+/// The parts of a loss: those of so many rows each, or the whole loss. A part is made when
+/// it is asked for.
+fn rows_by_rows<'a, B: AutodiffBackend, L: TrainableLoss<B>>(
+    loss: &'a L,
+    input: &'a LossInput<B>,
+    rows: usize,
+) -> impl Iterator<Item = Tensor<B, 1>> + 'a {
+    let batch = input
+        .embeddings
+        .first()
+        .map_or(0, |column| column.dims()[0]);
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start >= batch {
+            return None;
+        }
+        let range = start..(start + rows.max(1)).min(batch);
+        start = range.end;
+        let part = loss.forward_rows(input, range);
+        Some(part.unwrap_or_else(|| {
+            start = batch;
+            loss.forward(input.clone())
+        }))
+    })
+}
+
+/// The mini-batches of each column.
+///
+/// By tokens, each takes as many texts as fit, and at least one (`_minibatch_ranges` of the
+/// reference).
+fn parts<B: AutodiffBackend, L: TrainableLoss<B>>(
+    model: &TrainingModel<B, L>,
+    batch: &TextBatch<'_>,
+    mini_batch: MiniBatch,
+) -> Result<Vec<Vec<Range<usize>>>> {
+    let of_column = |(place, texts): (usize, &Vec<&str>)| {
+        let Some(most) = mini_batch.tokens else {
+            let starts = (0..texts.len()).step_by(mini_batch.rows.max(1));
+            let range = |start: usize| start..(start + mini_batch.rows.max(1)).min(texts.len());
+            return Ok(starts.map(range).collect());
+        };
+        let prompt = batch.pass(place).and_then(|pass| pass.prompt.as_deref());
+        let encodings = model.model.tokenizer().encode(texts, prompt)?;
+        let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
+        Ok(by_tokens(&lengths, most))
+    };
+    batch.columns.iter().enumerate().map(of_column).collect()
+}
+
+fn by_tokens(lengths: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut tokens = 0;
+    for (text, &length) in lengths.iter().enumerate() {
+        match ranges.last_mut() {
+            Some(range) if tokens + length <= most => {
+                range.end = text + 1;
+                tokens += length;
+            }
+            _ => {
+                ranges.push(text..text + 1);
+                tokens = length;
+            }
+        }
+    }
+    ranges
+}
+
+/// The embeddings of a batch by layer and column, `[batch, dim]` each, in mini-batches.
+pub(super) fn embed_in_parts<B: AutodiffBackend, L: TrainableLoss<B>, M: Backend>(
     model: &TrainingModel<B, L>,
     embedder: &SentenceTransformer<M>,
     batch: &TextBatch<'_>,
-    mini_batch_size: usize,
+    mini_batch: MiniBatch,
+    with_layers: bool,
+) -> Result<Vec<Vec<Tensor<M, 2>>>> {
+    let parts = parts(model, batch, mini_batch)?;
+    embed(model, embedder, batch, &parts, with_layers)
+}
+
+fn embed<B: AutodiffBackend, L: TrainableLoss<B>, M: Backend>(
+    model: &TrainingModel<B, L>,
+    embedder: &SentenceTransformer<M>,
+    batch: &TextBatch<'_>,
+    parts: &[Vec<Range<usize>>],
+    with_layers: bool,
 ) -> Result<Vec<Vec<Tensor<M, 2>>>> {
     let mut layers: Vec<Vec<Tensor<M, 2>>> = Vec::new();
-    for (place, texts) in batch.columns.iter().enumerate() {
+    for (place, (texts, ranges)) in batch.columns.iter().zip(parts).enumerate() {
         let mut parts: Vec<Vec<Tensor<M, 2>>> = Vec::new();
-        for (part, texts) in texts.chunks(mini_batch_size).enumerate() {
-            let of_part = model.embed(embedder, texts, place, mask_seed(batch, place, part))?;
+        for (part, range) in ranges.iter().enumerate() {
+            let texts = &texts[range.clone()];
+            let seed = mask_seed(batch, place, part);
+            let of_part = model.embed(embedder, texts, batch.pass(place), with_layers, seed)?;
             parts.resize_with(of_part.len(), Vec::new);
             for (layer, embeddings) in parts.iter_mut().zip(of_part) {
                 layer.push(embeddings);
@@ -95,8 +198,9 @@ mod tests {
     use super::*;
     use crate::backend_under_test::{TestAutodiffBackend, TestBackend, device};
     use crate::loss::{
-        AdaptiveLayerLossConfig, GISTEmbedLossConfig, Matryoshka2dLossConfig, MatryoshkaLossConfig,
-        MultipleNegativesRankingLossConfig, MultipleNegativesSymmetricRankingLossConfig,
+        AdaptiveLayerLossConfig, GISTEmbedLossConfig, GlobalOrthogonalRegularizationLossConfig,
+        Loss, Matryoshka2dLossConfig, MatryoshkaLossConfig, MultipleNegativesRankingLossConfig,
+        MultipleNegativesSymmetricRankingLossConfig,
     };
     use crate::model::Mode;
     use crate::training::Dataset;
@@ -112,7 +216,8 @@ mod tests {
         let mut model = tiny_bert("v6");
         model.set_dropout(0.3);
         let guide = loss.needs_guide().then(|| tiny_bert("dense"));
-        TrainingModel::new(model, loss, 0, Mode::Training, Default::default()).with_guide(guide)
+        TrainingModel::new(model, vec![loss], 0, Mode::Training, Default::default())
+            .with_guide(guide)
     }
 
     /// The gradient of one weight matrix.
@@ -134,10 +239,12 @@ mod tests {
     fn directly<L: TrainableLoss<B>>(
         model: &TrainingModel<B, L>,
         batch: &TextBatch<'_>,
-        size: usize,
+        mini_batch: MiniBatch,
     ) -> (f64, Vec<f32>) {
-        let layers = embed_in_parts(model, &model.model, batch, size).unwrap();
-        let loss = model.loss.forward(model.loss_input(layers, batch).unwrap());
+        let loss = &model.losses[0];
+        let with_layers = loss.needs_layers();
+        let layers = embed_in_parts(model, &model.model, batch, mini_batch, with_layers).unwrap();
+        let loss = loss.forward(model.loss_input(loss, layers, batch).unwrap());
         let gradients = GradientsParams::from_grads(loss.backward(), model);
         (scalar(loss), of_query(model, &gradients))
     }
@@ -151,6 +258,10 @@ mod tests {
 
     /// Asserts that a batch in parts has the loss and the gradient of the batch at once.
     fn replays<L: TrainableLoss<B>>(loss: L) {
+        replays_in(loss, MiniBatch::rows(2));
+    }
+
+    fn replays_in<L: TrainableLoss<B>>(loss: L, size: MiniBatch) {
         let model = model(loss);
         let texts = (0..5).map(|i| (format!("the quick fox {i}"), format!("a lazy dog {i}")));
         let dataset = Dataset::from_pairs(texts);
@@ -162,10 +273,10 @@ mod tests {
         // the others are further on.
         let mut tries = (0..200).map(|place| {
             std::thread::sleep(std::time::Duration::from_millis(place.min(50)));
-            let (value, cached) = gradients(&model, &batch, 2, 1.0).unwrap();
+            let (value, cached) = gradients(&model, &model.losses[0], &batch, size, 1.0).unwrap();
             let cached = of_query(&model, &cached);
-            let (expected, wanted) = directly(&model, &batch, 2);
-            let (_, others) = directly(&model, &other, 2);
+            let (expected, wanted) = directly(&model, &batch, size);
+            let (_, others) = directly(&model, &other, size);
             let largest = difference(&wanted, &vec![0.0; wanted.len()]);
             assert!(difference(&cached, &others) > 1e-3 * largest);
             let apart = difference(&cached, &wanted) / largest.max(1.0);
@@ -181,6 +292,43 @@ mod tests {
                 .init()
                 .unwrap(),
         );
+    }
+
+    #[test]
+    fn mini_batches_by_tokens_are_replayed() {
+        let config = MultipleNegativesRankingLossConfig::default();
+        let size = MiniBatch {
+            tokens: Some(13),
+            ..MiniBatch::rows(2)
+        };
+        replays_in(config.init().unwrap(), size);
+    }
+
+    #[test]
+    fn tokens_are_packed_greedily() {
+        let ranges = by_tokens(&[3, 4, 5, 20, 1, 9, 9], 10);
+        assert_eq!(ranges, [0..2, 2..3, 3..4, 4..6, 6..7]);
+        assert!(by_tokens(&[], 10).is_empty());
+    }
+
+    #[test]
+    fn a_loss_is_made_some_rows_at_a_time() {
+        let loss = MultipleNegativesRankingLossConfig::default();
+        let loss = loss.init().unwrap();
+        let column = |shift: f32| {
+            let rows = Tensor::<B, 1, burn::tensor::Int>::arange(0..14, &device());
+            rows.float().add_scalar(shift).sin().reshape([7, 2])
+        };
+        let input = LossInput::new(vec![column(0.0), column(0.3)]);
+        let parts: Vec<f64> = rows_by_rows(&loss, &input, 3).map(scalar).collect();
+        assert_eq!(parts.len(), 3);
+        let whole = scalar(loss.forward(input.clone()));
+        assert!((parts.iter().sum::<f64>() - whole).abs() < 1e-6);
+        assert!(parts.iter().all(|part| (part - whole).abs() > 1e-3));
+        // A loss that is no sum over rows comes whole.
+        let whole = GlobalOrthogonalRegularizationLossConfig::default();
+        let whole = whole.init().unwrap();
+        assert_eq!(rows_by_rows(&whole, &input, 3).count(), 1);
     }
 
     #[test]

@@ -6,15 +6,15 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
-use super::dataset::Dataset;
 use super::gradcache;
 use super::history::StepRecord;
 use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
+use super::text_batch::{ColumnPass, TextBatch};
+use super::training_data::TrainingSet;
 use crate::error::Result;
-
-use crate::loss::{Labels, Loss, LossInput};
+use crate::loss::{Loss, LossInput, MiniBatch};
 use crate::model::{AdapterRoute, Mode, Pass, SentenceTransformer, near_threads};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
@@ -32,13 +32,14 @@ where
 {
 }
 
-/// What burn-train trains: a model, and the loss that it is trained with.
+/// What burn-train trains: a model, and the losses that it is trained with.
 #[derive(Module, Debug)]
 pub(super) struct TrainingModel<B: Backend, L> {
     pub(super) model: SentenceTransformer<B>,
     /// Frozen, for a loss that reads its embeddings.
     guide: Option<SentenceTransformer<B>>,
-    pub(super) loss: L,
+    /// One, or one for each data set.
+    pub(super) losses: Vec<L>,
     pass: TrainingPass,
 }
 
@@ -48,8 +49,8 @@ struct TrainingPass {
     seed: u64,
     mode: Mode,
     session: Arc<Session>,
-    /// The adapters of each column, where they are not the active ones.
-    column_adapters: Arc<[Option<Arc<[String]>>]>,
+    /// By data set and column.
+    columns: Arc<[Vec<ColumnPass>]>,
 }
 
 /// What a step hands to the metrics: filled in once the optimiser is done with it.
@@ -69,7 +70,7 @@ impl ItemLazy for StepOutput {
 impl<B: Backend, L> TrainingModel<B, L> {
     pub(super) fn new(
         model: SentenceTransformer<B>,
-        loss: L,
+        losses: Vec<L>,
         seed: u64,
         mode: Mode,
         session: Arc<Session>,
@@ -77,19 +78,19 @@ impl<B: Backend, L> TrainingModel<B, L> {
         Self {
             model,
             guide: None,
-            loss,
+            losses,
             pass: TrainingPass {
                 seed,
                 mode,
                 session,
-                column_adapters: [].into(),
+                columns: [].into(),
             },
         }
     }
 
-    /// The same with adapters of its own for each column that has some.
-    pub(super) fn with_column_adapters(mut self, adapters: Vec<Option<Arc<[String]>>>) -> Self {
-        self.pass.column_adapters = adapters.into();
+    /// The same with what is special about the columns of each data set.
+    pub(super) fn with_columns(mut self, columns: Vec<Vec<ColumnPass>>) -> Self {
+        self.pass.columns = columns.into();
         self
     }
 
@@ -104,19 +105,25 @@ impl<B: Backend, L> TrainingModel<B, L> {
 const DROPOUT: u64 = 2;
 
 impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
-    /// Loss and gradients of one optimiser step: the mean over its batches.
+    /// Loss and gradients of one worker's part of an optimiser step: the sums over its
+    /// batches of what each adds to the mean over all.
     fn gradients(&self, input: &StepBatch) -> Result<(f64, GradientsParams)> {
-        let share = 1.0 / input.step.batches.len() as f64;
+        let share = 1.0 / input.step.all_batches as f64;
         let mut sum = 0.0;
         let mut gradients = GradientsAccumulator::new();
-        for (place, batch) in input.step.batches.iter().enumerate() {
-            let path = [DROPOUT, input.step.index as u64, place as u64];
-            let batch = TextBatch::read(&input.dataset, batch, seed::derive(self.pass.seed, &path));
-            let (loss, of_batch) = match self.loss.mini_batch_size() {
-                Some(size) => gradcache::gradients(self, &batch, size, share)?,
-                None => self.gradients_at_once(&batch, share)?,
+        for batch in &input.step.batches {
+            let path = [DROPOUT, input.step.index as u64, batch.place as u64];
+            let seed = seed::derive(self.pass.seed, &path);
+            let set = &input.plan.sets()[batch.dataset];
+            let columns = self.pass.columns.get(batch.dataset);
+            let batch = TextBatch::read(&set.dataset, &batch.samples, seed)
+                .with_columns(columns.map_or(&[], Vec::as_slice));
+            let loss = &self.losses[set.loss];
+            let (value, of_batch) = match loss.mini_batch() {
+                Some(size) => gradcache::gradients(self, loss, &batch, size, share)?,
+                None => self.gradients_at_once(loss, &batch, share)?,
             };
-            sum += loss * share;
+            sum += value * share;
             gradients.accumulate(self, of_batch);
         }
         Ok((sum, gradients.grads()))
@@ -124,53 +131,61 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
 
     fn gradients_at_once(
         &self,
+        loss: &L,
         batch: &TextBatch<'_>,
         share: f64,
     ) -> Result<(f64, GradientsParams)> {
-        let layers = if self.pass.column_adapters.iter().any(Option::is_some) {
-            self.embed_by_column(batch)?
-        } else {
-            let layers = self.embed(&self.model, &batch.columns.concat(), 0, batch.seed)?;
-            let columns = |layer: Tensor<B, 2>| layer.chunk(batch.columns.len(), 0);
-            layers.into_iter().map(columns).collect()
-        };
-        let loss = self.loss.forward(self.loss_input(layers, batch)?);
-        let gradients = loss.clone().mul_scalar(share).backward();
+        let layers = self.embed_batch(&self.model, batch, loss.needs_layers())?;
+        let value = loss.forward(self.loss_input(loss, layers, batch)?);
+        let gradients = value.clone().mul_scalar(share).backward();
         let gradients = GradientsParams::from_grads(gradients, self);
-        Ok((scalar(loss), gradients))
+        Ok((scalar(value), gradients))
     }
 
-    /// The columns' embeddings by layer, each column through its own adapters.
-    fn embed_by_column(&self, batch: &TextBatch<'_>) -> Result<Vec<Vec<Tensor<B, 2>>>> {
-        let mut layers: Vec<Vec<Tensor<B, 2>>> = Vec::new();
+    /// The embeddings of a batch by layer and column.
+    fn embed_batch<M: Backend>(
+        &self,
+        model: &SentenceTransformer<M>,
+        batch: &TextBatch<'_>,
+        layers: bool,
+    ) -> Result<Vec<Vec<Tensor<M, 2>>>> {
+        if batch.is_embedded_alike() && batch.pass(0).is_none_or(|pass| pass.adapters.is_none()) {
+            let texts = batch.columns.concat();
+            let embedded = self.embed(model, &texts, batch.pass(0), layers, batch.seed)?;
+            let columns = |layer: Tensor<M, 2>| layer.chunk(batch.columns.len(), 0);
+            return Ok(embedded.into_iter().map(columns).collect());
+        }
+        let mut by_layer: Vec<Vec<Tensor<M, 2>>> = Vec::new();
         for (column, texts) in batch.columns.iter().enumerate() {
             let seed = seed::derive(batch.seed, &[column as u64]);
-            let of_column = self.embed(&self.model, texts, column, seed)?;
-            layers.resize_with(of_column.len(), Vec::new);
-            for (layer, embeddings) in layers.iter_mut().zip(of_column) {
+            let of_column = self.embed(model, texts, batch.pass(column), layers, seed)?;
+            by_layer.resize_with(of_column.len(), Vec::new);
+            for (layer, embeddings) in by_layer.iter_mut().zip(of_column) {
                 layer.push(embeddings);
             }
         }
-        Ok(layers)
+        Ok(by_layer)
     }
 
     /// Embeds texts of a column as training does, with the dropout masks that follow from
     /// `seed`: by this model, the one that is trained, perhaps without gradients.
     ///
     /// # Shapes
-    /// - output: `[texts, dim]` of the last layer; the layers before it come first, if
-    ///   the loss reads them
+    /// - output: `[texts, dim]` of the last layer; with `layers` those of the layers before
+    ///   it come first
     pub(super) fn embed<M: Backend>(
         &self,
         model: &SentenceTransformer<M>,
         texts: &[&str],
-        column: usize,
+        column: Option<&ColumnPass>,
+        layers: bool,
         seed: u64,
     ) -> Result<Vec<Tensor<M, 2>>> {
         let device = model.device();
-        let tokens = model.tokenize(texts, None, &device)?;
+        let prompt = column.and_then(|column| column.prompt.as_deref());
+        let tokens = model.tokenize(texts, prompt, &device)?;
         M::seed(&device, seed);
-        let own = self.pass.column_adapters.get(column).cloned().flatten();
+        let own = column.and_then(|column| column.adapters.clone());
         let route = own.map(|adapters| AdapterRoute {
             tokens: 0..tokens.tokens(),
             adapters,
@@ -179,43 +194,91 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             mode: self.pass.mode,
             routes: route.as_ref().map(std::slice::from_ref),
         };
-        Ok(match self.loss.needs_layers() {
+        Ok(match layers {
             true => model.forward_layers(&tokens, pass),
             false => vec![model.forward_pass(&tokens, pass)],
         })
     }
 
-    /// What the loss sees of a batch, given the embeddings of its columns by layer.
+    /// What a loss sees of a batch, given the embeddings of its columns by layer.
     pub(super) fn loss_input(
         &self,
+        loss: &L,
         mut layers: Vec<Vec<Tensor<B, 2>>>,
         batch: &TextBatch<'_>,
     ) -> Result<LossInput<B>> {
+        let guide = match loss.needs_guide() {
+            true => self.embed_by_guide(batch, loss.mini_batch())?,
+            false => Vec::new(),
+        };
         let last = layers.pop().unwrap_or_default();
         Ok(LossInput::new(last)
             .with_layers(layers)
             .with_labels(batch.labels(&self.device()))
-            .with_guide(self.embed_by_guide(batch)?)
+            .with_guide(guide.into_iter().map(Tensor::from_inner).collect())
             .with_seed(batch.seed))
     }
 
-    /// The columns as the guide embeds them, if the loss reads that.
-    fn embed_by_guide(&self, batch: &TextBatch<'_>) -> Result<Vec<Tensor<B, 2>>> {
-        let Some(guide) = self.guide.as_ref().filter(|_| self.loss.needs_guide()) else {
+    /// The columns as the guide embeds them.
+    fn embed_by_guide(
+        &self,
+        batch: &TextBatch<'_>,
+        mini_batch: Option<MiniBatch>,
+    ) -> Result<Vec<Tensor<B::InnerBackend, 2>>> {
+        let Some(guide) = &self.guide else {
             return Ok(Vec::new());
         };
         let (guide, device) = (guide.valid(), self.device());
-        let embed = |texts: &[&str]| {
-            let tokens = guide.tokenize(texts, None, &device)?;
-            Ok(guide.forward(&tokens, Mode::Inference))
-        };
-        let column = |texts: &Vec<&str>| {
-            let at_once = self.loss.mini_batch_size().unwrap_or(texts.len());
+        let column = |(place, texts): (usize, &Vec<&str>)| {
+            let prompt = batch.pass(place).and_then(|pass| pass.prompt.as_deref());
+            let embed = |texts: &[&str]| {
+                let tokens = guide.tokenize(texts, prompt, &device)?;
+                Ok(guide.forward(&tokens, Mode::Inference))
+            };
+            let at_once = mini_batch.map_or(texts.len(), |parts| parts.rows);
             let parts = texts.chunks(at_once.max(1)).map(embed);
-            let parts = parts.collect::<Result<_>>()?;
-            Ok(Tensor::from_inner(Tensor::cat(parts, 0)))
+            Ok(Tensor::cat(parts.collect::<Result<_>>()?, 0))
         };
-        batch.columns.iter().map(column).collect()
+        batch.columns.iter().enumerate().map(column).collect()
+    }
+
+    /// The mean loss of the batches of a data set by their samples, without gradients or
+    /// dropout; no number if there is none.
+    pub(super) fn evaluation_loss(
+        &self,
+        set: &TrainingSet,
+        columns: &[ColumnPass],
+        batches: &[Vec<u32>],
+    ) -> Result<f64> {
+        let mut still = self.clone();
+        still.pass.mode = Mode::Inference;
+        let (model, loss) = (still.model.valid(), &still.losses[set.loss]);
+        let without_gradients = loss.valid();
+        let mut sum = 0.0;
+        for (place, samples) in batches.iter().enumerate() {
+            let seed = seed::derive(self.pass.seed, &[EVALUATION, place as u64]);
+            let batch = TextBatch::read(&set.dataset, samples, seed).with_columns(columns);
+            let mut layers = match loss.mini_batch() {
+                Some(parts) => {
+                    gradcache::embed_in_parts(&still, &model, &batch, parts, loss.needs_layers())?
+                }
+                None => still.embed_batch(&model, &batch, loss.needs_layers())?,
+            };
+            let guide = match loss.needs_guide() {
+                true => still.embed_by_guide(&batch, loss.mini_batch())?,
+                false => Vec::new(),
+            };
+            let last = layers.pop().unwrap_or_default();
+            let input = LossInput::new(last)
+                .with_layers(layers)
+                .with_labels(batch.labels(&self.device()))
+                .with_guide(guide)
+                .with_seed(seed);
+            let value = scalar(without_gradients.forward(input));
+            sum += value * samples.len() as f64;
+        }
+        let samples: usize = batches.iter().map(Vec::len).sum();
+        Ok(sum / samples as f64)
     }
 
     /// The device that the model is on.
@@ -224,30 +287,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
     }
 }
 
-/// The texts of one batch, and the seed of its dropout masks.
-pub(super) struct TextBatch<'a> {
-    pub(super) columns: Vec<Vec<&'a str>>,
-    labels: Option<Vec<&'a [f32]>>,
-    pub(super) seed: u64,
-}
-
-impl<'a> TextBatch<'a> {
-    pub(super) fn read(dataset: &'a Dataset, batch: &[u32], seed: u64) -> Self {
-        let column =
-            |texts: &'a Vec<String>| batch.iter().map(|&i| texts[i as usize].as_str()).collect();
-        let labels = |rows: &'a [Vec<f32>]| batch.iter().map(|&i| &rows[i as usize][..]).collect();
-        Self {
-            columns: dataset.columns().iter().map(column).collect(),
-            labels: dataset.labels().map(labels),
-            seed,
-        }
-    }
-
-    pub(super) fn labels<B: Backend>(&self, device: &B::Device) -> Option<Labels<B>> {
-        let rows = self.labels.as_ref()?;
-        Some(Labels::from_rows(rows.iter().copied(), device))
-    }
-}
+/// Keeps the seeds of what a loss draws when it is evaluated apart.
+const EVALUATION: u64 = 3;
 
 /// The number that a `[1]` tensor holds.
 pub(super) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f64 {
@@ -265,7 +306,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> 
             Ok((loss, grads)) => {
                 self.pass.session.report(StepLoss {
                     loss,
-                    samples: input.step.batches.iter().map(Vec::len).sum(),
+                    samples: input.step.samples(),
                     record: item.record.clone(),
                 });
                 grads

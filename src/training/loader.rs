@@ -5,45 +5,62 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 
-use super::dataset::Dataset;
 use super::plan::{Plan, Step};
 
-/// What the learner's step reads: the samples of one optimiser step, still as texts.
+/// What the learner's step reads: the samples of one optimiser step or of one worker's
+/// part of it, still as texts.
 ///
 /// The step tokenizes them itself, on the device that its model is on.
 #[derive(Debug, Clone)]
 pub(super) struct StepBatch {
-    pub dataset: Arc<Dataset>,
+    /// Where the texts are.
+    pub plan: Arc<Plan>,
     pub step: Step,
 }
 
 /// Hands the learner the steps of one epoch after another.
+///
+/// burn-train divides a loader's items up among devices. Here an item is a worker of the
+/// plan: a loader of some workers yields their parts of every step.
 #[derive(Debug)]
 pub(super) struct StepLoader {
     plan: Arc<Plan>,
     /// The step that comes next; the epoch follows from it.
     next_step: AtomicUsize,
-    /// The part of an epoch's samples whose batches this loader yields.
-    samples: Range<usize>,
+    workers: Range<usize>,
 }
 
 impl StepLoader {
     /// A loader whose first step is `first_step`, from 0.
     pub(super) fn new(plan: Arc<Plan>, first_step: usize) -> Self {
-        let samples = 0..plan.dataset().len();
+        let workers = 0..plan.workers();
         Self {
             plan,
             next_step: AtomicUsize::new(first_step),
-            samples,
+            workers,
         }
     }
 
-    fn again(&self, samples: Range<usize>) -> Self {
+    fn again(&self, workers: Range<usize>) -> Self {
         Self {
             plan: self.plan.clone(),
             next_step: AtomicUsize::new(self.next_step.load(Ordering::SeqCst)),
-            samples,
+            workers,
         }
+    }
+
+    /// The part of a step that this loader's workers do.
+    fn part(&self, step: &Step) -> Option<Step> {
+        let all = self.plan.workers();
+        if self.workers == (0..all) {
+            return Some(step.clone());
+        }
+        let mut parts = self.workers.clone();
+        let mut part = parts.find_map(|worker| step.of_worker(worker, all))?;
+        for other in parts.filter_map(|worker| step.of_worker(worker, all)) {
+            part.batches.extend(other.batches);
+        }
+        Some(part)
     }
 }
 
@@ -54,44 +71,33 @@ impl<B: Backend> DataLoader<B, StepBatch> for StepLoader {
         if let Some(last) = steps.last() {
             self.next_step.store(last.index + 1, Ordering::SeqCst);
         }
-        let mut skipped = 0;
-        let mut begin = 0;
-        let mut total = 0;
-        let mut rest = Vec::with_capacity(steps.len());
-        for step in steps {
-            let samples: usize = step.batches.iter().map(Vec::len).sum();
-            let mine = self.samples.contains(&begin);
-            begin += samples;
-            total += if mine { samples } else { 0 };
-            match (mine, step.index < first) {
-                (true, true) => skipped += samples,
-                (true, false) => rest.push(step),
-                (false, _) => {}
-            }
-        }
+        let parts = steps.iter().filter_map(|step| self.part(step));
+        let (behind, rest): (Vec<Step>, Vec<Step>) = parts.partition(|step| step.index < first);
+        let samples = |steps: &[Step]| steps.iter().map(Step::samples).sum::<usize>();
+        let (skipped, total) = (samples(&behind), samples(&behind) + samples(&rest));
         Box::new(StepIterator {
-            dataset: self.plan.dataset().clone(),
+            plan: self.plan.clone(),
             steps: rest.into_iter(),
             progress: Progress::new(skipped, total),
         })
     }
 
     fn num_items(&self) -> usize {
-        self.samples.len()
+        self.workers.len()
     }
 
     fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, StepBatch>> {
-        Arc::new(self.again(self.samples.clone()))
+        Arc::new(self.again(self.workers.clone()))
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, StepBatch>> {
-        let from = self.samples.start;
-        Arc::new(self.again(from + start..(from + end).min(self.samples.end)))
+        let from = self.workers.start;
+        Arc::new(self.again(from + start..(from + end).min(self.workers.end)))
     }
 }
 
 struct StepIterator {
-    dataset: Arc<Dataset>,
+    plan: Arc<Plan>,
     steps: std::vec::IntoIter<Step>,
     progress: Progress,
 }
@@ -101,9 +107,9 @@ impl Iterator for StepIterator {
 
     fn next(&mut self) -> Option<StepBatch> {
         let step = self.steps.next()?;
-        self.progress.items_processed += step.batches.iter().map(Vec::len).sum::<usize>();
+        self.progress.items_processed += step.samples();
         Some(StepBatch {
-            dataset: self.dataset.clone(),
+            plan: self.plan.clone(),
             step,
         })
     }
@@ -156,16 +162,22 @@ impl DataLoaderIterator<()> for NoValidation {
 mod tests {
     use super::*;
     use crate::backend_under_test::TestBackend;
-    use crate::training::TrainingArguments;
+    use crate::training::training_data::TrainingData;
+    use crate::training::{Dataset, TrainingArguments};
 
     fn plan() -> Arc<Plan> {
+        shared_by(1)
+    }
+
+    fn shared_by(workers: usize) -> Arc<Plan> {
         let dataset = Dataset::from_pairs((0..10).map(|i| (format!("a{i}"), format!("p{i}"))));
         let arguments = TrainingArguments {
             per_device_train_batch_size: 4,
             num_train_epochs: 2.0,
             ..Default::default()
         };
-        Arc::new(Plan::new(Arc::new(dataset), arguments))
+        let sets = TrainingData::single(dataset, ()).train;
+        Arc::new(Plan::new(sets, arguments, workers))
     }
 
     fn steps(loader: &dyn DataLoader<TestBackend, StepBatch>) -> Vec<Step> {
@@ -194,13 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn slices_share_the_batches_out() {
-        let plan = plan();
+    fn slices_are_the_parts_of_workers() {
+        let plan = shared_by(2);
         let loader: Arc<dyn DataLoader<TestBackend, _>> =
             Arc::new(StepLoader::new(plan.clone(), 0));
-        let parts = [loader.slice(0, 5), loader.slice(5, 10)];
-        let shared: Vec<Step> = parts.iter().flat_map(|part| steps(&**part)).collect();
-        assert_eq!(shared, plan.steps(0));
-        assert_eq!(parts.map(|part| part.num_items()), [5, 5]);
+        let parts = [loader.slice(0, 1), loader.slice(1, 2)].map(|part| steps(&*part));
+        let whole = plan.steps(0);
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(parts[0][0], whole[0].of_worker(0, 2).unwrap());
+        assert_eq!(parts[1][0], whole[0].of_worker(1, 2).unwrap());
+        assert_eq!(steps(&*loader), whole);
+        assert_eq!(loader.num_items(), 2);
     }
 }

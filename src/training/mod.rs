@@ -1,39 +1,85 @@
 //! Fine-tuning on burn-train's learner.
 //!
 //! A [`Trainer`] takes a model, [`TrainingArguments`], a [`Dataset`] and a
-//! [`Loss`](crate::loss::Loss). What each step sees is settled before it starts: the
-//! batches by a [`BatchSampler`] from the seed and the epoch, the rate by a
-//! [`LearningRateSchedule`] from the step, the dropout masks by a seed of the step's
-//! own. A run that was cut off therefore continues from its last checkpoint exactly as
+//! [`Loss`](crate::loss::Loss), or several data sets and a loss each. What each step sees is
+//! settled before it starts: the batches by a [`BatchSampler`] and a
+//! [`MultiDatasetBatchSampler`] from the seed and the epoch, the rate by a
+//! [`LearningRateSchedule`] from the step, the dropout masks by a seed of the step's own.
+//! The best model and early stopping follow from the evaluations so far. A run that was cut
+//! off, even killed while it wrote, therefore continues from its last checkpoint exactly as
 //! if it had not been.
+//!
+//! # Memory
+//! - A [`CachedLoss`](crate::loss::CachedLoss) embeds a batch in parts of so many texts or
+//!   tokens, and never holds all its scores.
+//! - Burn's `Autodiff<B, BalancedCheckpointing>` in the place of `Autodiff<B>` computes
+//!   activations that are cheap to compute again instead of keeping them (gradient
+//!   checkpointing). The CPU's fast kernels keep what they need in either case.
+//! - Half precision is an element type of the backends that have it: `Cuda<bf16>` or
+//!   `Wgpu<f16>` in the place of `Cuda` and `Wgpu` hold weights, activations and AdamW's moments
+//!   in it. Checkpoints are in single precision. The CPU backends compute in single or double
+//!   precision.
+//!
+//! # Several devices
+//! [`Trainer::with_devices`] shares steps out by burn-train's `ExecutionStrategy::multi`, on
+//! any backend. Its `ddp` is not offered: in Burn 0.21 it comes with a feature under which
+//! only the GPU backends can be trained on, the CPU's no longer, and it synchronises
+//! gradients inside each backward pass, of which a step with several batches, or with a
+//! cached loss, has several.
 
+mod argument_checks;
 mod arguments;
+mod best_model;
 mod card;
 mod checkpoint;
 mod dataset;
+mod evaluation_files;
+mod event;
 mod gradcache;
 mod history;
 mod learner;
 mod loader;
 mod metrics;
 mod monitor;
+mod monitored_rate;
+mod multi_dataset_sampler;
 mod optimizer;
+mod parameter_groups;
 mod plan;
+mod plateau;
 mod plot;
+mod progress;
+mod prompts;
+mod rotation;
+mod run;
 mod sampler;
 mod schedule;
+mod scheduler_kwargs;
 mod seed;
 mod session;
+mod strategy;
+mod text_batch;
+mod trained;
 mod trainer;
+mod training_data;
 mod training_state;
 
 pub use arguments::TrainingArguments;
+pub use best_model::BestEvaluation;
 pub use checkpoint::{Checkpoint, TrainerState};
-pub use dataset::Dataset;
+pub use dataset::{
+    BadRows, Dataset, DatasetOptions, HubDatasetOptions, IterableDataset, Sample, Samples,
+};
+pub use event::TrainingEvent;
 pub use history::{EvaluationRecord, History, StepRecord};
 pub use learner::TrainableLoss;
-pub use monitor::TrainingEvent;
+pub use multi_dataset_sampler::MultiDatasetBatchSampler;
 pub use plot::plot_history;
+pub use progress::{LogRecord, RunSummary};
+pub use prompts::TrainingPrompts;
 pub use sampler::BatchSampler;
 pub use schedule::{LearningRateSchedule, LrSchedulerType};
-pub use trainer::{Trained, Trainer};
+pub use scheduler_kwargs::{LrSchedulerKwargs, PlateauMode, RampType, ThresholdMode};
+pub use strategy::{Interval, IntervalStrategy, SaveStrategy};
+pub use trained::Trained;
+pub use trainer::Trainer;

@@ -5,76 +5,97 @@ use std::time::{Duration, Instant};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
+use super::best_model::{BestEvaluation, Judge, Verdict};
 use super::checkpoint::{self, TrainerState};
-use super::history::{self, EvaluationRecord, History, HistoryWriter, StepRecord};
+use super::evaluation_files;
+use super::event::{Listener, TrainingEvent};
+use super::history::{EvaluationRecord, History, HistoryWriter, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
 use super::plan::Plan;
+use super::plateau::Plateau;
+use super::progress::LogRecord;
+use super::rotation;
+use super::schedule::LearningRateSchedule;
 use super::session::{Session, StepLoss};
+use super::strategy::{IntervalStrategy, SaveStrategy};
+use super::text_batch::ColumnPass;
+use super::training_data::TrainingSet;
 use super::training_state::NamedParameter;
 use crate::error::{Result, TrainingError};
-use crate::evaluation::Evaluator;
-use crate::model::SentenceTransformer;
-
-/// The evaluations' name in the folder of a run.
-const EVALUATIONS: &str = "evaluations.jsonl";
+use crate::evaluation::{EvaluatedAt, Evaluator, Metrics};
 
 /// What the models of a run are tried on.
 pub(super) type BoxedEvaluator<B> = Box<dyn Evaluator<B> + Send>;
 
-/// Hears of what happens in a run.
-pub(super) type Listener = Box<dyn FnMut(TrainingEvent<'_>) + Send>;
-
-/// Something that happened in a training run.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum TrainingEvent<'a> {
-    /// An optimiser step was taken.
-    Step {
-        /// What it did.
-        record: &'a StepRecord,
-        /// The number of steps of the whole run.
-        total_steps: usize,
-    },
-    /// The model was evaluated.
-    Evaluation(&'a EvaluationRecord),
-    /// A checkpoint was written.
-    Checkpoint {
-        /// Its folder.
-        path: &'a std::path::Path,
-    },
+/// What a loss is evaluated on.
+pub(super) struct EvalSet {
+    pub(super) set: TrainingSet,
+    pub(super) columns: Vec<ColumnPass>,
+    pub(super) batches: Vec<Vec<u32>>,
 }
 
 /// Does what a run owes the outside after each optimiser step: history, log lines,
-/// evaluations, checkpoints.
+/// evaluations, checkpoints; and what follows for the run: its rates, and its end.
 pub(super) struct Monitor<B: AutodiffBackend> {
     pub(super) plan: Arc<Plan>,
     pub(super) session: Arc<Session>,
     /// Every parameter that is trained, by its stable name.
     pub(super) parameters: Vec<NamedParameter>,
+    pub(super) schedule: LearningRateSchedule,
+    /// What reduces the rates instead of the schedule.
+    pub(super) plateau: Option<Plateau>,
+    pub(super) judge: Judge,
     pub(super) history: HistoryWriter,
     pub(super) evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
+    pub(super) eval_sets: Vec<EvalSet>,
     pub(super) evaluations: Vec<EvaluationRecord>,
     pub(super) listener: Option<Listener>,
-    /// The checkpoints of this run, oldest first.
-    pub(super) checkpoints: Vec<PathBuf>,
+    /// The checkpoints of this run with their steps, oldest first.
+    pub(super) checkpoints: Vec<(usize, PathBuf)>,
     /// The optimiser steps behind.
     pub(super) steps: usize,
+    /// The steps behind at the last log line.
+    pub(super) logged: usize,
     /// The samples that this run went through.
     pub(super) samples: usize,
     /// The time that they took.
     pub(super) duration: Duration,
     /// The time that evaluations took.
     pub(super) evaluating: Duration,
+    /// When this run began or went on, and the steps behind then.
+    pub(super) started: (Instant, usize),
     /// When the step before was done.
     pub(super) last_step_at: Instant,
     /// What the workers did of the step that is under way.
     pub(super) losses: Vec<StepLoss>,
-    /// The losses since the last log line.
-    pub(super) unlogged: Vec<f64>,
 }
 
 impl<B: AutodiffBackend> Monitor<B> {
+    /// What a rate has become at the step that is under way.
+    pub(super) fn rate(&self, rate: f64) -> f64 {
+        match &self.plateau {
+            Some(plateau) => plateau.rate(rate, self.judge.scores(&self.evaluations)),
+            None => rate * self.schedule.factor(self.steps),
+        }
+    }
+
+    /// What the evaluations so far say.
+    pub(super) fn verdict(&self) -> Verdict {
+        self.judge.judge(&self.evaluations)
+    }
+
+    /// The best evaluation that there is a checkpoint of, and that checkpoint.
+    pub(super) fn best_checkpoint(&self) -> Option<(BestEvaluation, &PathBuf)> {
+        let of_step = |best: BestEvaluation| {
+            let mut checkpoints = self.checkpoints.iter();
+            let (_, path) = checkpoints.find(|(step, _)| *step == best.step)?;
+            Some((best, path))
+        };
+        let improvements = self.verdict().improvements;
+        improvements.into_iter().rev().find_map(of_step)
+    }
+
     /// Whether the weights may be updated with gradients of that norm; a run that failed
     /// leaves them as they are.
     pub(super) fn begin_update(&mut self, norm: f64) -> bool {
@@ -90,10 +111,9 @@ impl<B: AutodiffBackend> Monitor<B> {
         !self.session.has_failed()
     }
 
-    /// The mean loss of the workers of the step.
+    /// The loss of the step: what its workers add to it.
     fn loss(&self) -> f64 {
-        let sum: f64 = self.losses.iter().map(|worker| worker.loss).sum();
-        sum / self.losses.len().max(1) as f64
+        self.losses.iter().map(|worker| worker.loss).sum()
     }
 
     /// Does what is due after an update; an error stops the run.
@@ -138,15 +158,20 @@ impl<B: AutodiffBackend> Monitor<B> {
         }
         self.tell(&record);
 
-        let arguments = self.plan.arguments();
-        let last = self.steps == self.plan.total_steps();
-        let due = |every: Option<usize>| every.is_some_and(|n| self.steps.is_multiple_of(n));
-        let stopped = self.session.interrupter().should_stop();
-        let save = arguments.save_steps.is_some() && (due(arguments.save_steps) || last || stopped);
-        if due(arguments.eval_steps) {
-            self.evaluate(&model.model.valid())?;
+        let mut improved = false;
+        if self.is_evaluated() {
+            self.evaluate(model)?;
+            let verdict = self.verdict();
+            let best = verdict.improvements.last();
+            improved = best.is_some_and(|best| best.step == self.steps);
+            // Not by burn-train's early stopping, which is asked at the end of an epoch alone.
+            if verdict.stop {
+                let reason = format!("{} has not improved for too long", self.judge.metric());
+                log::info!("step {}: {reason}", self.steps);
+                self.session.interrupter().stop(Some(&reason));
+            }
         }
-        if save {
+        if self.is_saved(improved) {
             self.save(model, moments, record)?;
         }
         // What evaluating and saving took is not the next step's.
@@ -154,54 +179,134 @@ impl<B: AutodiffBackend> Monitor<B> {
         Ok(())
     }
 
+    /// Whether something recurs after this step.
+    fn is_due(&self, strategy: IntervalStrategy, steps: usize) -> bool {
+        self.is_due_after(self.steps, strategy, steps)
+    }
+
+    /// Whether something recurs after that step.
+    fn is_due_after(&self, step: usize, strategy: IntervalStrategy, steps: usize) -> bool {
+        match strategy {
+            IntervalStrategy::No => false,
+            IntervalStrategy::Steps => step.is_multiple_of(steps),
+            IntervalStrategy::Epoch => self.plan.ends_epoch(step),
+        }
+    }
+
+    /// Whether the arguments ask for a log line after that step.
+    pub(super) fn is_logged(&self, step: usize) -> bool {
+        let arguments = self.plan.arguments();
+        let steps = arguments.logging_steps.steps(self.plan.total_steps());
+        let first = arguments.logging_first_step && step == 1;
+        first || self.is_due_after(step, arguments.logging_strategy, steps)
+    }
+
+    fn is_last_step(&self) -> bool {
+        self.steps == self.plan.total_steps()
+    }
+
+    fn is_evaluated(&self) -> bool {
+        let arguments = self.plan.arguments();
+        let steps = arguments.eval_interval().steps(self.plan.total_steps());
+        let strategy = arguments.eval_strategy;
+        self.is_due(strategy, steps) || (strategy == IntervalStrategy::Steps && self.is_last_step())
+    }
+
+    fn is_saved(&self, improved: bool) -> bool {
+        let arguments = self.plan.arguments();
+        let steps = arguments.save_steps.steps(self.plan.total_steps());
+        let due = match arguments.save_strategy {
+            SaveStrategy::No => return false,
+            SaveStrategy::Steps => {
+                self.is_due(IntervalStrategy::Steps, steps) || self.is_last_step()
+            }
+            SaveStrategy::Epoch => self.is_due(IntervalStrategy::Epoch, steps),
+            SaveStrategy::Best => improved,
+        };
+        due || self.session.interrupter().should_stop()
+    }
+
     fn tell(&mut self, record: &StepRecord) {
         let total_steps = self.plan.total_steps();
-        self.unlogged.push(record.loss);
-        if record
-            .step
-            .is_multiple_of(self.plan.arguments().logging_steps)
-            || record.step == total_steps
-        {
-            let loss = self.unlogged.iter().sum::<f64>() / self.unlogged.len() as f64;
-            self.unlogged.clear();
-            log::info!(
-                "step {}/{total_steps}, epoch {:.2}: loss {loss:.4}, learning rate {:.3e}, \
-                 gradient norm {:.3}, {:.1} pairs/s",
-                record.step,
-                record.epoch,
-                record.learning_rate,
-                record.grad_norm,
-                record.pairs_per_second,
-            );
-        }
         if let Some(listener) = &mut self.listener {
             listener(TrainingEvent::Step {
                 record,
                 total_steps,
             });
         }
+        if !(self.is_logged(record.step) || self.is_last_step()) {
+            return;
+        }
+        let since = &self.history.history().losses()[self.logged..];
+        let (started, behind) = self.started;
+        let elapsed = started.elapsed();
+        let a_step = elapsed.as_secs_f64() / (record.step - behind) as f64;
+        let log = LogRecord {
+            step: record.step,
+            total_steps,
+            epoch: record.epoch,
+            loss: since.iter().sum::<f64>() / since.len().max(1) as f64,
+            learning_rate: record.learning_rate,
+            grad_norm: record.grad_norm,
+            pairs_per_second: self.samples as f64 / self.duration.as_secs_f64().max(1e-9),
+            elapsed,
+            remaining: Duration::from_secs_f64(a_step * (total_steps - record.step) as f64),
+        };
+        self.logged = record.step;
+        log::info!("{log}");
+        if let Some(listener) = &mut self.listener {
+            listener(TrainingEvent::Log(&log));
+        }
     }
 
-    /// Scores the model, if there is an evaluator and it has not been at this step.
-    pub(super) fn evaluate(&mut self, model: &SentenceTransformer<B::InnerBackend>) -> Result<()> {
-        let Some(evaluator) = &self.evaluator else {
-            return Ok(());
-        };
-        if self
-            .evaluations
-            .last()
-            .is_some_and(|last| last.step == self.steps)
+    /// Scores the model, if there is something to score it by and it has not been at this
+    /// step.
+    pub(super) fn evaluate<L: TrainableLoss<B>>(
+        &mut self,
+        model: &TrainingModel<B, L>,
+    ) -> Result<()> {
+        let seen = self.evaluations.last();
+        if (self.evaluator.is_none() && self.eval_sets.is_empty())
+            || seen.is_some_and(|last| last.step == self.steps)
         {
             return Ok(());
         }
         let begun = Instant::now();
+        let output_dir = &self.plan.arguments().output_dir;
+        let epoch = self.plan.epochs_after(self.steps);
+        let mut metrics = Metrics::new();
+        for EvalSet {
+            set,
+            columns,
+            batches,
+        } in &self.eval_sets
+        {
+            metrics.insert(
+                set.loss_name(),
+                model.evaluation_loss(set, columns, batches)?,
+            );
+        }
+        let mut primary_metric = metrics.iter().next().map(|(name, _)| name.to_owned());
+        if let Some(evaluator) = &self.evaluator {
+            let model = model.model.valid();
+            let at = EvaluatedAt {
+                epoch: Some(epoch),
+                steps: Some(self.steps),
+            };
+            let folder = evaluation_files::folder(output_dir);
+            metrics.extend(evaluator.evaluate_to(&model, &folder, at)?);
+            primary_metric = Some(evaluator.primary_metric(&model));
+        }
         let record = EvaluationRecord {
             step: self.steps,
-            epoch: self.plan.epochs_after(self.steps),
-            primary_metric: evaluator.primary_metric(model),
-            metrics: evaluator.evaluate(model)?,
+            epoch,
+            primary_metric: primary_metric.unwrap_or_default(),
+            metrics,
         };
         self.evaluating += begun.elapsed();
+        if self.is_judged() {
+            self.judge.score(&record)?;
+        }
         log::info!(
             "step {}: {} {:.4}",
             record.step,
@@ -212,8 +317,17 @@ impl<B: AutodiffBackend> Monitor<B> {
             listener(TrainingEvent::Evaluation(&record));
         }
         self.evaluations.push(record);
-        let path = self.plan.arguments().output_dir.join(EVALUATIONS);
-        history::write_evaluations(&path, &self.evaluations)
+        evaluation_files::write(output_dir, &self.evaluations)
+    }
+
+    /// Whether anything depends on the metric to judge by.
+    fn is_judged(&self) -> bool {
+        let arguments = self.plan.arguments();
+        arguments.load_best_model_at_end
+            || arguments.early_stopping_patience.is_some()
+            || arguments.save_strategy == SaveStrategy::Best
+            || arguments.metric_for_best_model.is_some()
+            || self.plateau.is_some()
     }
 
     fn save<L: TrainableLoss<B>>(
@@ -224,9 +338,12 @@ impl<B: AutodiffBackend> Monitor<B> {
     ) -> Result<()> {
         // A checkpoint counts only if the history reaches it.
         self.history.sync()?;
+        let (samples, datasets) = checkpoint::sizes(&self.plan);
         let state = TrainerState {
             record,
-            samples: self.plan.dataset().len(),
+            samples,
+            datasets,
+            workers: self.plan.workers(),
             arguments: self.plan.arguments().clone(),
             evaluations: self.evaluations.clone(),
         };
@@ -235,13 +352,16 @@ impl<B: AutodiffBackend> Monitor<B> {
         if let Some(listener) = &mut self.listener {
             listener(TrainingEvent::Checkpoint { path: &path });
         }
-        self.checkpoints.retain(|other| *other != path);
-        self.checkpoints.push(path);
-        if let Some(limit) = self.plan.arguments().save_total_limit {
-            while self.checkpoints.len() > limit {
-                checkpoint::remove(&self.checkpoints.remove(0))?;
-            }
+        self.checkpoints.retain(|(_, other)| *other != path);
+        self.checkpoints.push((record.step, path));
+        let steps: Vec<usize> = self.checkpoints.iter().map(|(step, _)| *step).collect();
+        let best = self.best_checkpoint().map(|(best, _)| best.step);
+        let limit = self.plan.arguments().save_total_limit;
+        let gone = rotation::superfluous(&steps, limit, best);
+        for (_, path) in self.checkpoints.iter().filter(|(s, _)| gone.contains(s)) {
+            checkpoint::remove(path)?;
         }
+        self.checkpoints.retain(|(step, _)| !gone.contains(step));
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use burn::tensor::backend::AutodiffBackend;
 use super::arguments::TrainingArguments;
 use super::learner::{TrainableLoss, TrainingModel, scalar};
 use super::monitor::Monitor;
+use super::parameter_groups::ParameterGroup;
 use super::session::lock;
-use super::training_state::NamedParameter;
 
 /// The moments of all parameters, by parameter.
 pub(super) type Moments<B, L> =
@@ -20,39 +20,37 @@ pub(super) type Moments<B, L> =
 /// One optimiser step after the gradients are there: clip them, update the weights, and
 /// tell the monitor.
 pub(super) struct StepOptimizer<B: AutodiffBackend, L: TrainableLoss<B>> {
-    groups: Vec<ParameterGroup<B, L>>,
+    groups: Vec<OptimizedGroup<B, L>>,
     max_grad_norm: f64,
     monitor: Arc<Mutex<Monitor<B>>>,
 }
 
-/// Parameters that are updated with the same options.
-struct ParameterGroup<B: AutodiffBackend, L: TrainableLoss<B>> {
+/// A group of parameters and its optimiser.
+struct OptimizedGroup<B: AutodiffBackend, L: TrainableLoss<B>> {
     members: HashSet<ParamId>,
+    learning_rate: f64,
     adamw: OptimizerAdaptor<AdamW, TrainingModel<B, L>, B>,
 }
 
 impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
-    /// An optimiser of the parameters named; `monitor` hears of each step.
+    /// An optimiser of these parameters; `monitor` hears of each step.
     pub(super) fn new(
         arguments: &TrainingArguments,
-        parameters: &[NamedParameter],
+        groups: Vec<ParameterGroup>,
         monitor: Arc<Mutex<Monitor<B>>>,
     ) -> Self {
-        let group = |weight_decay: f64, decayed: bool| ParameterGroup {
-            members: parameters
-                .iter()
-                .filter(|(name, _)| is_decayed(name) == decayed)
-                .map(|&(_, id)| id)
-                .collect(),
+        let group = |group: ParameterGroup| OptimizedGroup {
+            members: group.members,
+            learning_rate: group.learning_rate,
             adamw: AdamWConfig::new()
                 .with_beta_1(arguments.adam_beta1 as f32)
                 .with_beta_2(arguments.adam_beta2 as f32)
                 .with_epsilon(arguments.adam_epsilon as f32)
-                .with_weight_decay(weight_decay as f32)
+                .with_weight_decay(group.weight_decay as f32)
                 .init(),
         };
         Self {
-            groups: vec![group(arguments.weight_decay, true), group(0.0, false)],
+            groups: groups.into_iter().map(group).collect(),
             max_grad_norm: arguments.max_grad_norm,
             monitor,
         }
@@ -77,28 +75,19 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
         }
         for group in &mut self.groups {
             let of_group = taken(&module, &mut gradients, &group.members);
-            module = group.adamw.step(learning_rate, module, of_group);
+            let rate = monitor.rate(group.learning_rate);
+            module = group.adamw.step(rate, module, of_group);
         }
         monitor.finish_update(&module, &|| self.to_record(), learning_rate, norm);
         module
     }
 }
 
-/// Whether weight decay applies to a parameter: not to a bias nor to a norm, as the
-/// reference's `get_decay_parameter_names` tells them by name.
-fn is_decayed(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let is_norm = |part: &str| part == "norm" || part.ends_with("_norm");
-    !["bias", "layernorm", "rmsnorm"]
-        .iter()
-        .any(|word| name.contains(word))
-        && !name.split('.').any(is_norm)
-}
-
 impl<B: AutodiffBackend, L: TrainableLoss<B>> Clone for StepOptimizer<B, L> {
     fn clone(&self) -> Self {
-        let groups = self.groups.iter().map(|group| ParameterGroup {
+        let groups = self.groups.iter().map(|group| OptimizedGroup {
             members: group.members.clone(),
+            learning_rate: group.learning_rate,
             adamw: group.adamw.clone(),
         });
         Self {
@@ -340,25 +329,5 @@ mod tests {
         };
         Module::<TestAutodiffBackend>::visit(&layer, &mut gathering);
         assert_eq!(values(&layer, &gathering.to), (vec![2.5, 3.0], vec![0.0]));
-    }
-
-    #[test]
-    fn biases_and_norms_do_not_decay() {
-        for name in [
-            "encoder.layer.0.attention.self.query.weight",
-            "default/encoder.layer.0.attention.self.query.lora_A.weight",
-            "embeddings.word_embeddings.weight",
-        ] {
-            assert!(is_decayed(name), "{name}");
-        }
-        for name in [
-            "encoder.layer.0.attention.self.query.bias",
-            "encoder.relative_attention_bias.weight",
-            "embeddings.LayerNorm.weight",
-            "layers.3.attn_norm.weight",
-            "layers.3.norm.weight",
-        ] {
-            assert!(!is_decayed(name), "{name}");
-        }
     }
 }

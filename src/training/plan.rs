@@ -1,18 +1,28 @@
-use std::sync::Arc;
-
 use super::arguments::TrainingArguments;
-use super::dataset::Dataset;
-use super::sampler::Batch;
+use super::training_data::TrainingSet;
 
 /// What each optimiser step of a run reads, settled before the first one.
 #[derive(Debug)]
 pub(super) struct Plan {
-    dataset: Arc<Dataset>,
+    sets: Vec<TrainingSet>,
     arguments: TrainingArguments,
+    /// The number of devices that share each step.
+    workers: usize,
     /// The number of steps before the end of each epoch.
     ends: Vec<usize>,
     /// The number of steps of the last epoch, were it run to its end.
     last_epoch: usize,
+}
+
+/// The samples of one batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// The place of the data set that they are of.
+    pub dataset: usize,
+    /// The batch's place in its step.
+    pub place: usize,
+    /// The samples' places in the data set.
+    pub samples: Vec<u32>,
 }
 
 /// What one optimiser step reads.
@@ -20,26 +30,49 @@ pub(super) struct Plan {
 pub(super) struct Step {
     /// The step's place in the run, from 0.
     pub index: usize,
-    /// The batches whose gradients make up the step.
+    /// The batches whose gradients make up the step, or one worker's part of them.
     pub batches: Vec<Batch>,
+    /// The number of batches of the whole step.
+    pub all_batches: usize,
+}
+
+impl Step {
+    /// The number of samples in its batches.
+    pub(super) fn samples(&self) -> usize {
+        self.batches.iter().map(|batch| batch.samples.len()).sum()
+    }
+
+    /// The part of the step that one of so many workers does; none if there are fewer
+    /// batches.
+    pub(super) fn of_worker(&self, worker: usize, workers: usize) -> Option<Self> {
+        let mine = |batch: &&Batch| batch.place % workers == worker;
+        let batches: Vec<Batch> = self.batches.iter().filter(mine).cloned().collect();
+        let step = Self { batches, ..*self };
+        (!step.batches.is_empty()).then_some(step)
+    }
 }
 
 impl Plan {
-    pub(super) fn new(dataset: Arc<Dataset>, arguments: TrainingArguments) -> Self {
+    pub(super) fn new(
+        sets: Vec<TrainingSet>,
+        arguments: TrainingArguments,
+        workers: usize,
+    ) -> Self {
         let mut plan = Self {
-            dataset,
+            sets,
             arguments,
+            workers,
             ends: Vec::new(),
             last_epoch: 0,
         };
-        if plan.dataset.is_empty() {
-            return plan;
-        }
         let mut total = 0;
         loop {
             let epoch = plan.ends.len();
-            // Only the no-duplicates sampler makes epochs of different lengths.
-            let steps = plan.batches(epoch).len().div_ceil(plan.accumulation());
+            // The no-duplicates sampler makes epochs of different lengths.
+            let steps = plan.batches(epoch).len().div_ceil(plan.batches_of_a_step());
+            if steps == 0 {
+                return plan;
+            }
             plan.last_epoch = steps;
             let wanted = match plan.arguments.max_steps {
                 Some(max_steps) => max_steps - total,
@@ -60,14 +93,19 @@ impl Plan {
         }
     }
 
-    /// The samples.
-    pub(super) fn dataset(&self) -> &Arc<Dataset> {
-        &self.dataset
+    /// The data sets.
+    pub(super) fn sets(&self) -> &[TrainingSet] {
+        &self.sets
     }
 
     /// The arguments of the run.
     pub(super) fn arguments(&self) -> &TrainingArguments {
         &self.arguments
+    }
+
+    /// The number of devices that share each step.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
     }
 
     /// The number of optimiser steps of the run.
@@ -85,17 +123,31 @@ impl Plan {
         self.ends.partition_point(|&end| end <= step)
     }
 
+    /// Whether an epoch is over after that many steps.
+    pub(super) fn ends_epoch(&self, steps: usize) -> bool {
+        self.ends.contains(&steps)
+    }
+
     /// The steps of an epoch.
     pub(super) fn steps(&self, epoch: usize) -> Vec<Step> {
         let start = self.start(epoch);
         let end = self.ends.get(epoch).copied().unwrap_or(start);
         let batches = self.batches(epoch);
-        let mut groups = batches.chunks(self.accumulation());
+        let mut groups = batches.chunks(self.batches_of_a_step());
         (start..end)
             .zip(&mut groups)
-            .map(|(index, batches)| Step {
+            .map(|(index, group)| Step {
                 index,
-                batches: batches.to_vec(),
+                all_batches: group.len(),
+                batches: group
+                    .iter()
+                    .enumerate()
+                    .map(|(place, (dataset, samples))| Batch {
+                        dataset: *dataset,
+                        place,
+                        samples: samples.clone(),
+                    })
+                    .collect(),
             })
             .collect()
     }
@@ -124,24 +176,42 @@ impl Plan {
         }
     }
 
-    fn accumulation(&self) -> usize {
-        self.arguments.gradient_accumulation_steps.max(1)
+    fn batches_of_a_step(&self) -> usize {
+        (self.arguments.gradient_accumulation_steps * self.workers).max(1)
     }
 
-    fn batches(&self, epoch: usize) -> Vec<Batch> {
-        self.arguments.batch_sampler.batches(
-            &self.dataset,
-            self.arguments.per_device_train_batch_size,
-            self.arguments.seed,
-            epoch,
-        )
+    /// The batches of an epoch, each with the place of its data set.
+    fn batches(&self, epoch: usize) -> Vec<(usize, Vec<u32>)> {
+        let arguments = &self.arguments;
+        let batches = |(place, set): (usize, &TrainingSet)| {
+            arguments.batch_sampler.batches(
+                &set.dataset,
+                arguments.per_device_train_batch_size,
+                arguments.dataloader_drop_last,
+                arguments.seed,
+                &[epoch as u64, place as u64],
+            )
+        };
+        let of_sets = self.sets.iter().enumerate().map(batches).collect();
+        let sampler = arguments.multi_dataset_batch_sampler;
+        sampler.merge(of_sets, arguments.seed, epoch)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::training::BatchSampler;
+    use crate::training::{BatchSampler, Dataset};
+
+    fn sets(dataset: Dataset) -> Vec<TrainingSet> {
+        vec![TrainingSet {
+            name: None,
+            dataset: Arc::new(dataset),
+            loss: 0,
+        }]
+    }
 
     fn plan(samples: usize, change: impl FnOnce(&mut TrainingArguments)) -> Plan {
         let pairs = (0..samples).map(|i| (format!("a{i}"), format!("p{i}")));
@@ -151,7 +221,7 @@ mod tests {
             ..Default::default()
         };
         change(&mut arguments);
-        Plan::new(Arc::new(Dataset::from_pairs(pairs)), arguments)
+        Plan::new(sets(Dataset::from_pairs(pairs)), arguments, 1)
     }
 
     fn lengths(plan: &Plan) -> Vec<usize> {
@@ -168,7 +238,8 @@ mod tests {
             let mut samples: Vec<u32> = plan
                 .steps(epoch)
                 .into_iter()
-                .flat_map(|s| s.batches.concat())
+                .flat_map(|step| step.batches)
+                .flat_map(|batch| batch.samples)
                 .collect();
             samples.sort_unstable();
             assert_eq!(samples, (0..10).collect::<Vec<_>>());
@@ -199,6 +270,39 @@ mod tests {
     }
 
     #[test]
+    fn workers_share_each_step_out() {
+        let pairs = (0..22).map(|i| (format!("a{i}"), format!("p{i}")));
+        let arguments = TrainingArguments {
+            per_device_train_batch_size: 4,
+            num_train_epochs: 1.0,
+            ..Default::default()
+        };
+        let sets = sets(Dataset::from_pairs(pairs));
+        let plan = Plan::new(sets.clone(), arguments.clone(), 2);
+        let steps = plan.steps(0);
+        assert_eq!(steps.len(), 3);
+        let accumulated = TrainingArguments {
+            gradient_accumulation_steps: 2,
+            ..arguments
+        };
+        assert_eq!(steps, Plan::new(sets, accumulated, 1).steps(0));
+        let of = |step: usize, worker| steps[step].of_worker(worker, 2).unwrap();
+        let together = [of(0, 0).batches, of(0, 1).batches].concat();
+        assert_eq!(together, steps[0].batches);
+        assert_eq!(of(1, 1).all_batches, 2);
+        let last: usize = (0..2).filter_map(|w| steps[2].of_worker(w, 2)).count();
+        assert_eq!((last, steps[2].samples()), (2, 6));
+        assert_eq!(of(0, 0).of_worker(1, 2), None);
+    }
+
+    #[test]
+    fn knows_where_epochs_end() {
+        let plan = plan(10, |a| a.num_train_epochs = 1.5);
+        let ends: Vec<usize> = (0..=5).filter(|&steps| plan.ends_epoch(steps)).collect();
+        assert_eq!(ends, [3, 5]);
+    }
+
+    #[test]
     fn counts_the_steps_of_a_sampler_that_makes_smaller_batches() {
         let pairs = (0..8).map(|i| ("same".to_owned(), i.to_string()));
         let arguments = TrainingArguments {
@@ -206,7 +310,7 @@ mod tests {
             num_train_epochs: 1.0,
             ..Default::default()
         };
-        let plan = Plan::new(Arc::new(Dataset::from_pairs(pairs)), arguments);
+        let plan = Plan::new(sets(Dataset::from_pairs(pairs)), arguments, 1);
         assert_eq!(plan.total_steps(), 8);
     }
 

@@ -26,15 +26,33 @@ pub(super) type NamedParameter = (String, ParamId);
 /// A model with its trained parameters, and their moments.
 pub(super) type Restored<B, L> = (TrainingModel<B, L>, Moments<B, L>);
 
-/// Every parameter that training updates: the model's, and the loss's own under `loss.`.
+/// Every parameter that training updates: the model's, and the loss's own under `loss.`,
+/// behind which comes the name of its data set where there are several losses.
 pub(super) fn trained_parameters<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &TrainingModel<B, L>,
+    names: &[Option<String>],
 ) -> Vec<NamedParameter> {
-    let mut of_loss = LossParameters::default();
-    Module::<B>::visit(&model.loss, &mut of_loss);
     let mut parameters = model.model.named_trainable();
-    parameters.extend(of_loss.found);
+    for (place, loss) in model.losses.iter().enumerate() {
+        let mut of_loss = LossParameters::default();
+        if model.losses.len() > 1 {
+            let name = names.get(place).cloned().flatten();
+            of_loss.path.push(name.unwrap_or_else(|| place.to_string()));
+        }
+        Module::<B>::visit(loss, &mut of_loss);
+        parameters.extend(of_loss.found);
+    }
     parameters
+}
+
+/// The number of dimensions of every parameter.
+pub(super) fn dimensions<B: AutodiffBackend, L: TrainableLoss<B>>(
+    model: &TrainingModel<B, L>,
+) -> HashMap<ParamId, usize> {
+    let mut shapes = Shapes::default();
+    Module::<B>::visit(model, &mut shapes);
+    let dimensions = shapes.of.into_iter().map(|(id, shape)| (id, shape.len()));
+    dimensions.collect()
 }
 
 /// The parameters and their moments as a safetensors file.
@@ -266,7 +284,7 @@ mod tests {
         let weight = Param::from_tensor(Tensor::ones([dim], &device()));
         TrainingModel::new(
             model,
-            Weighted { weight },
+            vec![Weighted { weight }],
             0,
             Mode::Inference,
             Default::default(),
@@ -276,20 +294,22 @@ mod tests {
     /// A model after one step, and the optimiser's moments.
     fn trained() -> (Model, Moments<B, Weighted<B>>) {
         let model = model(1);
-        let embeddings = model.embed(&model.model, &["the quick fox"], 0, 0).unwrap();
-        let loss = model.loss.forward(LossInput::new(embeddings));
+        let embeddings = model
+            .embed(&model.model, &["the quick fox"], None, false, 0)
+            .unwrap();
+        let loss = model.losses[0].forward(LossInput::new(embeddings));
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let mut adamw: OptimizerAdaptor<AdamW, Model, B> = AdamWConfig::new().init();
         (adamw.step(0.01, model, gradients), adamw.to_record())
     }
 
     fn bytes(model: &Model, moments: &Moments<B, Weighted<B>>) -> Vec<u8> {
-        to_safetensors(model, moments, &trained_parameters(model)).unwrap()
+        to_safetensors(model, moments, &trained_parameters(model, &[])).unwrap()
     }
 
     #[test]
     fn a_losss_own_parameters_are_trained_too() {
-        let names: Vec<String> = trained_parameters(&model(1))
+        let names: Vec<String> = trained_parameters(&model(1), &[])
             .into_iter()
             .map(|(n, _)| n)
             .collect();
@@ -298,15 +318,28 @@ mod tests {
     }
 
     #[test]
+    fn each_loss_has_its_data_sets_name() {
+        let mut several = model(1);
+        several.losses.push(model(2).losses.remove(0));
+        let names = [Some("nli".to_owned()), Some("qa".to_owned())];
+        let parameters = trained_parameters(&several, &names);
+        let own: Vec<&str> = parameters
+            .iter()
+            .filter_map(|(name, _)| name.strip_prefix("loss."))
+            .collect();
+        assert_eq!(own, ["nli.weight", "qa.weight"]);
+    }
+
+    #[test]
     fn what_was_trained_comes_back_by_name() {
         let (trained, moments) = trained();
         let written = bytes(&trained, &moments);
         let fresh = model(1);
         assert_ne!(bytes(&fresh, &Default::default()), written);
-        let parameters = trained_parameters(&fresh);
+        let parameters = trained_parameters(&fresh, &[]);
         let (restored, of_restored) = restore(&written, fresh, &parameters).unwrap();
         assert_eq!(bytes(&restored, &of_restored), written);
-        assert_eq!(trained_parameters(&restored).len(), parameters.len());
+        assert_eq!(trained_parameters(&restored, &[]).len(), parameters.len());
         let file = SafeTensors::deserialize(&written).unwrap();
         assert_eq!(
             file.tensor("loss.weight.step").unwrap().data(),
@@ -318,9 +351,9 @@ mod tests {
     fn a_parameter_that_no_gradient_has_reached_has_no_moments() {
         let written = bytes(&model(1), &Default::default());
         let file = SafeTensors::deserialize(&written).unwrap();
-        assert_eq!(file.len(), trained_parameters(&model(1)).len());
+        assert_eq!(file.len(), trained_parameters(&model(1), &[]).len());
         let fresh = model(1);
-        let parameters = trained_parameters(&fresh);
+        let parameters = trained_parameters(&fresh, &[]);
         assert!(restore(&written, fresh, &parameters).unwrap().1.is_empty());
     }
 
@@ -329,7 +362,7 @@ mod tests {
         let written = bytes(&model(1), &Default::default());
         let reason = |dim: usize, keep: fn(&NamedParameter) -> bool, bytes: &[u8]| {
             let model = model(dim);
-            let mut parameters = trained_parameters(&model);
+            let mut parameters = trained_parameters(&model, &[]);
             parameters.retain(keep);
             restore(bytes, model, &parameters).map(|_| ()).unwrap_err()
         };

@@ -1,5 +1,7 @@
 //! Downloads from a hub that runs in the test, and pushes to it: against the hub's routes.
 
+#[cfg(feature = "train")]
+mod datasets;
 mod downloads;
 mod pushes;
 mod server;

@@ -19,13 +19,15 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 pub(crate) struct Hub {
     /// `owner/name`.
     pub(crate) id: String,
+    /// Whether it is a data set, whose routes are others than a model's.
+    pub(crate) dataset: bool,
     /// What `main` stands for, forty hexadecimal digits.
     pub(crate) commit: String,
     /// The files of every commit, by path.
     pub(crate) files: Files,
     /// The commits before it, with their files.
     pub(crate) past: BTreeMap<String, Files>,
-    /// What other branches stand for, and pull requests as `refs/pr/N`.
+    /// What other branches stand for, and pull requests as `refs/pr/N` and the like.
     pub(crate) branches: BTreeMap<String, String>,
     /// Whether the repository is still to be made.
     pub(crate) is_missing: bool,
@@ -247,7 +249,13 @@ impl Hub {
                 return response;
             }
         }
-        let path = request.path.split('?').next().unwrap().to_owned();
+        let path = request.path.split('?').next().unwrap();
+        let path = match (self.dataset, path.strip_prefix("/api/datasets/")) {
+            (true, Some(rest)) => format!("/api/models/{rest}"),
+            (true, None) if path.starts_with("/api/") => "/no/such/route".to_owned(),
+            (true, None) => path.replacen("/datasets/", "/", 1),
+            (false, _) => path.to_owned(),
+        };
         if let Some(former) = &self.former_id
             && path.contains(&format!("/{former}/"))
         {

@@ -19,18 +19,22 @@ mod defects;
 mod encode;
 mod evaluation;
 mod evaluators;
+mod files;
 mod folders;
 #[cfg(feature = "train")]
 mod losses;
 mod minilm;
+mod modules;
 mod peft_eva;
 mod peft_matching;
 mod peft_options;
 mod peft_weighted;
 mod quantization;
 mod real_models;
+mod rescoring;
 mod saving;
 mod search;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
+mod training_arguments;

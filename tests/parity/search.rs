@@ -7,14 +7,14 @@ use sentence_burn::model::{QuantizationRanges, quantize_embeddings_with_ranges};
 use sentence_burn::search::{
     CommunityDetectionOptions, HardNegativeMiner, HardNegativeOptions, HardNegatives,
     NegativeFormat, ParaphraseMiningOptions, QuantizedSearchOptions, SamplingStrategy, SearchHit,
-    SemanticSearchOptions, community_detection, paraphrase_mining_embeddings, semantic_search,
-    semantic_search_quantized,
+    SemanticSearchOptions, community_detection, mine_hard_negatives, paraphrase_mining,
+    paraphrase_mining_embeddings, semantic_search, semantic_search_quantized,
 };
-use sentence_burn::{Precision, SimilarityFunction};
+use sentence_burn::{EncodeOptions, Precision, SimilarityFunction};
 use serde_json::{Value, json};
 
 use crate::backend_under_test::{TestBackend, device};
-use crate::fixture::{Expected, json, strings};
+use crate::fixture::{Expected, json, load, strings};
 
 const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
     1e-4
@@ -157,7 +157,7 @@ fn format(name: &Value) -> NegativeFormat {
     }
 }
 
-fn negative_options(options: &Value) -> HardNegativeOptions {
+pub(crate) fn negative_options(options: &Value) -> HardNegativeOptions {
     let default = HardNegativeOptions::default();
     let float = |name: &str| options.get(name).map(|value| number(value) as f32);
     let or = |name: &str, default| options.get(name).map_or(default, whole);
@@ -219,10 +219,14 @@ fn rows(mined: &HardNegatives, fixture: &Value) -> Vec<Value> {
 }
 
 /// Whether two values are the same, numbers within the tolerance.
-fn same(found: &Value, expected: &Value) -> bool {
+pub(crate) fn same(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| same(f, e))
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            let keys = || found.keys().eq(expected.keys());
+            keys() && found.iter().all(|(key, value)| same(value, &expected[key]))
         }
         (Value::Number(found), expected) if expected.is_number() => found
             .as_f64()
@@ -290,6 +294,50 @@ fn other_margins_and_ranks_would_be_noticed() {
                 .zip(expected)
                 .all(|(found, expected)| same(found, expected));
         assert!(!equal, "{name}");
+    }
+}
+
+#[test]
+fn a_model_s_own_embeddings_are_mined() {
+    let model = load("tiny_bert/v6");
+    let texts = [
+        "where is the dog",
+        "the quick fox",
+        "a train there",
+        "the lazy dog jumps",
+        "run over the station",
+    ];
+    let unit = EncodeOptions {
+        normalize: true,
+        ..Default::default()
+    };
+    let encode = |texts: &[&str]| model.encode_with(texts, &unit).unwrap();
+
+    let options = ParaphraseMiningOptions::default();
+    let found = paraphrase_mining(&model, &texts, &options).unwrap();
+    assert_eq!(found.len(), 10);
+    let expected = paraphrase_mining_embeddings(encode(&texts), &options).unwrap();
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!((found.id1, found.id2), (expected.id1, expected.id2));
+        assert!((found.score - expected.score).abs() < 1e-5);
+    }
+
+    let pairs: Vec<(String, String)> = [(0, 3), (1, 2)]
+        .map(|(anchor, positive)| (texts[anchor].to_owned(), texts[positive].to_owned()))
+        .to_vec();
+    let corpus: Vec<String> = texts.map(str::to_owned).to_vec();
+    let options = HardNegativeOptions::default();
+    let found = mine_hard_negatives(&model, pairs.clone(), corpus.clone(), &options).unwrap();
+    let miner = HardNegativeMiner::new(pairs, corpus).unwrap();
+    let (queries, corpus) = (encode(&miner.queries()), encode(&miner.corpus()));
+    let expected = miner
+        .mine_embeddings(queries, corpus, model.similarity_fn(), &options)
+        .unwrap();
+    assert_eq!((found.rows.len(), expected.rows.len()), (6, 6));
+    for (found, expected) in found.rows.iter().zip(&expected.rows) {
+        assert_eq!(found.anchor, expected.anchor);
+        assert_eq!(found.documents, expected.documents);
+        assert!((found.scores[1] - expected.scores[1]).abs() < 1e-5);
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use sentence_burn::adapter::{Bias, InitLoraWeights, InitScheme, TokenIndices};
 use sentence_burn::error::{AdapterError, TrainingError};
 use sentence_burn::loss::CachedLoss;
-use sentence_burn::training::{Trainer, TrainingArguments};
+use sentence_burn::training::{IntervalStrategy, SaveStrategy, Trainer, TrainingArguments};
 use sentence_burn::{
     AdapterChoice, EncodeOptions, Error, Ia3Config, LoadAdapterOptions, LohaConfig, LokrConfig,
     LoraConfig, PeftConfig,
@@ -74,7 +74,8 @@ fn each_side_trains_its_own_adapter_and_a_cut_run_continues() {
             .unwrap();
     }
     let arguments = TrainingArguments {
-        eval_steps: Some(4),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(4.into()),
         ..random_arguments(cut.path())
     };
     assert!(
@@ -126,7 +127,7 @@ fn a_side_is_trained_by_its_own_texts_alone() {
     let arguments = |column: &str| TrainingArguments {
         column_adapters: [(column.to_owned(), vec!["q.1".to_owned()])].into(),
         dropout: false,
-        save_steps: None,
+        save_strategy: SaveStrategy::No,
         ..random_arguments(dir.path())
     };
     let mut model = two_sided();
@@ -163,7 +164,7 @@ fn a_cached_loss_sees_the_same_two_sides() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = || TrainingArguments {
         dropout: false,
-        save_steps: None,
+        save_strategy: SaveStrategy::No,
         max_steps: Some(3),
         ..by_column(random_arguments(dir.path()))
     };

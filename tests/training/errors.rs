@@ -109,7 +109,7 @@ fn a_checkpoint_that_cannot_be_written_ends_the_run() {
     // A file where the checkpoint's folder would be made.
     let blocked = dir.path().join(".checkpoint-5.unfinished");
     let arguments = random_arguments(dir.path());
-    let result: Result<Trained<B>> = Trainer::new(model(), arguments, pairs(), mnrl())
+    let result: Result<Trained<B, _>> = Trainer::new(model(), arguments, pairs(), mnrl())
         .with_listener(move |event| {
             if let TrainingEvent::Step { record, .. } = event
                 && record.step == 4

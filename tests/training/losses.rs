@@ -7,7 +7,7 @@ use sentence_burn::error::LossError;
 use sentence_burn::loss::{
     CachedLoss, GISTEmbedLoss, GISTEmbedLossConfig, Matryoshka2dLossConfig, SoftmaxLossConfig,
 };
-use sentence_burn::training::{Dataset, TrainableLoss, Trainer, TrainingArguments};
+use sentence_burn::training::{Dataset, SaveStrategy, TrainableLoss, Trainer, TrainingArguments};
 use sentence_burn::{Error, SentenceTransformer};
 
 use crate::{B, alone, curve_arguments, fixture, mnrl, model, pairs, random_arguments};
@@ -72,7 +72,7 @@ fn what_a_loss_draws_follows_from_the_seed() {
             seed,
             max_steps: Some(6),
             dropout: false,
-            save_steps: None,
+            save_strategy: SaveStrategy::No,
             ..random_arguments(dir.path())
         };
         let loss = Matryoshka2dLossConfig::new([20, 10, 5]).init::<B, _>(mnrl());
@@ -91,7 +91,8 @@ fn a_classifier_is_trained_and_kept() {
     let arguments = || TrainingArguments {
         num_train_epochs: 3.0,
         learning_rate: 5e-2,
-        save_steps: Some(30),
+        save_strategy: SaveStrategy::Steps,
+        save_steps: 30.into(),
         ..curve_arguments(dir.path())
     };
     let classes = |classes: u32| -> Dataset {

@@ -1,6 +1,11 @@
 //! How training behaves, on the tiny BERT of tests/fixtures; `tests/parity` holds its numbers.
 
 mod adapters;
+mod best;
+mod checkpointing;
+mod crash;
+mod datasets;
+mod devices;
 mod errors;
 mod losses;
 mod model_card;
@@ -16,7 +21,7 @@ use sentence_burn::error::TrainingError;
 use sentence_burn::evaluation::{Evaluator, Metrics};
 use sentence_burn::loss::{MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig};
 use sentence_burn::repo::LoadAdapterOptions;
-use sentence_burn::training::{BatchSampler, Dataset, TrainingArguments};
+use sentence_burn::training::{BatchSampler, Dataset, SaveStrategy, TrainingArguments};
 use sentence_burn::{Result, SentenceTransformer};
 
 type B = Autodiff<NdArray>;
@@ -118,7 +123,7 @@ fn curve_arguments(output_dir: &Path) -> TrainingArguments {
         warmup_ratio: 0.1,
         batch_sampler: BatchSampler::Sequential,
         dropout: false,
-        save_steps: None,
+        save_strategy: SaveStrategy::No,
         ..Default::default()
     }
 }
@@ -130,7 +135,8 @@ fn random_arguments(output_dir: &Path) -> TrainingArguments {
         per_device_train_batch_size: 8,
         batch_sampler: BatchSampler::NoDuplicates,
         dropout: true,
-        save_steps: Some(5),
+        save_strategy: SaveStrategy::Steps,
+        save_steps: 5.into(),
         ..curve_arguments(output_dir)
     }
 }

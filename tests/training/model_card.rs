@@ -9,7 +9,9 @@ use sentence_burn::evaluation::{
     EmbeddingSimilarityEvaluator, Evaluator, InformationRetrievalEvaluator, RetrievalData,
     ScoredPair, SequentialEvaluator,
 };
-use sentence_burn::training::{Dataset, Trainer, TrainingArguments};
+use sentence_burn::training::{
+    Dataset, Interval, IntervalStrategy, SaveStrategy, Trainer, TrainingArguments,
+};
 use sentence_burn::{CardDataset, ModelCardData};
 use serde_json::Value;
 
@@ -83,8 +85,9 @@ fn trained(dataset: Dataset, change: impl FnOnce(&mut TrainingArguments)) -> Mod
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let mut arguments = TrainingArguments {
-        logging_steps: 5,
-        eval_steps: Some(10),
+        logging_steps: Interval::Steps(5),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(Interval::Steps(10)),
         ..curve_arguments(folder.path())
     };
     change(&mut arguments);
@@ -430,4 +433,68 @@ fn an_evaluation_by_hand_goes_onto_the_card() {
             .iter()
             .any(|known| known == "### Training Logs")
     );
+}
+
+#[test]
+fn every_data_set_of_a_run_goes_onto_the_card() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = TrainingArguments {
+        max_steps: Some(8),
+        logging_steps: Interval::Steps(4),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(Interval::Steps(4)),
+        save_strategy: SaveStrategy::Steps,
+        save_steps: Interval::Steps(4),
+        load_best_model_at_end: true,
+        ..curve_arguments(folder.path())
+    };
+    let mut model = model();
+    let entry = |name: &str, id: Option<&str>| CardDataset {
+        name: Some(name.to_owned()),
+        id: id.map(str::to_owned),
+        ..CardDataset::default()
+    };
+    model.set_model_card_data(ModelCardData {
+        train_datasets: vec![
+            entry("other", None),
+            entry("second", Some("tester/second")),
+            entry("first", None),
+        ],
+        ..ModelCardData::default()
+    });
+    let sets = [("first", pairs()), ("second", pairs())];
+    let trained = Trainer::with_datasets(model, arguments, sets, mnrl())
+        .with_named_eval_dataset("first", pairs())
+        .with_dashboard(false)
+        .train()
+        .unwrap();
+    let card = Card::read(&card_of(&trained.model));
+    let place = |heading: &str| card.headings.iter().position(|known| known == heading);
+    assert!(place("### Training Datasets") < place("#### second"));
+    assert!(place("#### second") < place("### Evaluation Dataset"));
+    assert_eq!(place("#### other"), None);
+    let named = card.headings.iter().filter(|known| *known == "#### first");
+    assert_eq!(named.count(), 2, "{:?}", card.headings);
+    let link = "[second](https://huggingface.co/datasets/tester/second)";
+    assert!(card.text.contains(&format!("* Dataset: {link}")));
+
+    let (_, log) = card
+        .tables
+        .iter()
+        .find(|(heading, _)| heading == "### Training Logs")
+        .unwrap();
+    assert_eq!(log[0], ["Epoch", "Step", "Training Loss", "first loss"]);
+    let steps: Vec<&str> = log[2..].iter().map(|row| row[1].as_str()).collect();
+    let best = format!("**{}**", trained.best.unwrap().step);
+    assert_eq!(steps.iter().filter(|step| **step == best).count(), 1);
+    assert_eq!(
+        steps.len(),
+        3,
+        "the evaluation before the run, and two in it"
+    );
+    let losses = trained.history.losses();
+    let mean = losses[..4].iter().sum::<f64>() / 4.0;
+    let shown: f64 = log[3][2].trim_matches('*').parse().unwrap();
+    assert!((shown - mean).abs() < ROUNDING, "{shown} for {mean}");
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use sentence_burn::error::TrainingError;
-use sentence_burn::training::{Checkpoint, History, Trainer, TrainingArguments};
+use sentence_burn::training::{
+    Checkpoint, History, IntervalStrategy, SaveStrategy, Trainer, TrainingArguments,
+};
 use sentence_burn::{Error, LoraConfig, ModuleNames};
 
 use crate::{Failing, Model, adapter, alone, base, distance, mnrl, model, pairs, random_arguments};
@@ -19,7 +21,8 @@ fn a_run_that_was_cut_off_continues_as_if_it_had_not_been() {
 
     // The evaluator fails at step 8, three steps after the only checkpoint so far.
     let arguments = TrainingArguments {
-        eval_steps: Some(4),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(4.into()),
         ..random_arguments(cut.path())
     };
     let error = train(arguments)
@@ -61,14 +64,15 @@ fn a_whole_model_trains_and_continues_too() {
     let arguments = |dir: &Path| TrainingArguments {
         learning_rate: 1e-3,
         weight_decay: 0.01,
-        save_steps: Some(3),
+        save_steps: 3.into(),
         max_steps: Some(6),
         ..random_arguments(dir)
     };
     let train = |arguments| Trainer::new(base(), arguments, pairs(), mnrl());
     let uninterrupted = train(arguments(whole.path())).train().unwrap();
     let evaluated = TrainingArguments {
-        eval_steps: Some(5),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(5.into()),
         ..arguments(cut.path())
     };
     assert!(
@@ -132,7 +136,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     // A run that starts anew in the same folder does not go on with what it finds there.
     let fresh = TrainingArguments {
         max_steps: Some(3),
-        save_steps: None,
+        save_strategy: SaveStrategy::No,
         seed: 7,
         ..random_arguments(dir.path())
     };
@@ -146,7 +150,7 @@ fn checkpoints_hold_what_is_trained_and_are_rotated() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let arguments = TrainingArguments {
-        save_steps: Some(2),
+        save_steps: 2.into(),
         save_total_limit: Some(2),
         max_steps: Some(7),
         ..random_arguments(dir.path())

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use sentence_burn::loss::CachedLoss;
 use sentence_burn::training::{
-    Checkpoint, History, Trainer, TrainingArguments, TrainingEvent, plot_history,
+    Checkpoint, History, IntervalStrategy, Trainer, TrainingArguments, TrainingEvent, plot_history,
 };
 
 use crate::{
@@ -148,7 +148,8 @@ fn evaluates_before_between_and_after() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let arguments = TrainingArguments {
-        eval_steps: Some(5),
+        eval_strategy: IntervalStrategy::Steps,
+        eval_steps: Some(5.into()),
         ..random_arguments(dir.path())
     };
     let trained = Trainer::new(model(), arguments, pairs(), mnrl())
@@ -169,5 +170,5 @@ fn evaluates_before_between_and_after() {
     assert!(sums.windows(2).all(|pair| pair[0] != pair[1]), "{sums:?}");
     // An undefined metric does not spoil the checkpoint that it is in.
     let last = Checkpoint::last_in(dir.path()).unwrap().unwrap();
-    assert_eq!(last.state().evaluations.len(), 3);
+    assert_eq!(last.state().evaluations.len(), 4);
 }

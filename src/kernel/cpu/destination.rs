@@ -64,17 +64,20 @@ impl<'a> Destination<'a> {
         let ops = isa.f32();
         let lanes = ops.len();
         let place = self.place(row, column, used);
+        if used >= N * lanes {
+            for (index, vector) in vectors.into_iter().enumerate() {
+                // SAFETY: `place` has room for `used` values, which are all the vectors';
+                // the caller vouches that they are ours alone.
+                unsafe { ops.store_ptr(vector, place.add(index * lanes)) }
+            }
+            return;
+        }
         for (index, vector) in vectors.into_iter().enumerate() {
             let left = used.saturating_sub(index * lanes).min(lanes);
             let place = place.wrapping_add(index * lanes);
-            // SAFETY: `place` has room for `used` values, of which `left` are this
-            // vector's; the caller vouches that they are ours alone.
-            unsafe {
-                if left == lanes {
-                    ops.store_ptr(vector, place);
-                } else if left > 0 {
-                    ops.store_ptr_mask(vector, place, ops.first_n_mask(left));
-                }
+            if left > 0 {
+                // SAFETY: as above, `left` of the values being this vector's.
+                unsafe { ops.store_ptr_mask(vector, place, ops.first_n_mask(left)) }
             }
         }
     }

@@ -214,9 +214,12 @@ impl Epilogue for Activate<'_> {
             unsafe { before.write_vectors(isa, row, column, values, used) }
         }
         if self.activation != Activation::Identity {
-            for value in &mut values {
-                *value = activate(isa, self.activation, *value);
-            }
+            // Not a loop: one that is not unrolled keeps its vectors in memory.
+            let [first, second] = values;
+            values = [
+                activate(isa, self.activation, first),
+                activate(isa, self.activation, second),
+            ];
         }
         // SAFETY: as above.
         unsafe { self.output.write_vectors(isa, row, column, values, used) }

@@ -166,7 +166,12 @@ impl PackedMatrix {
             false => threads::available(),
         };
         threads::split_rows(target, panel_size, threads, |first_panel, panels| {
-            pack_panels(panels, first_panel, matrix, width, scale);
+            // Constant widths: the inner loops are then free of checks.
+            match width {
+                32 => pack_panels::<32>(panels, first_panel, matrix, scale),
+                16 => pack_panels::<16>(panels, first_panel, matrix, scale),
+                _ => pack_panels::<8>(panels, first_panel, matrix, scale),
+            }
         });
     }
 
@@ -195,35 +200,38 @@ impl PackedMatrix {
 }
 
 /// Packs some of a matrix's panels.
-fn pack_panels(
+fn pack_panels<const WIDTH: usize>(
     panels: &mut [f32],
     first_panel: usize,
     matrix: MatrixView<'_>,
-    width: usize,
     scale: f32,
 ) {
-    for (index, panel) in panels.chunks_exact_mut(width * matrix.rows).enumerate() {
-        let first = (first_panel + index) * width;
-        let used = width.min(matrix.columns - first);
+    for (index, panel) in panels.chunks_exact_mut(WIDTH * matrix.rows).enumerate() {
+        let (panel, _) = panel.as_chunks_mut::<WIDTH>();
+        let first = (first_panel + index) * WIDTH;
+        let used = WIDTH.min(matrix.columns - first);
         if matrix.column_stride == 1 {
-            pack_rows(panel, matrix, first, used, width, scale);
+            pack_rows(panel, matrix, first, used, scale);
         } else {
-            pack_columns(panel, matrix, first, used, width, scale);
+            pack_columns(panel, matrix, first, used, scale);
         }
     }
 }
 
 /// Packs a panel from rows that lie contiguous.
-fn pack_rows(
-    panel: &mut [f32],
+fn pack_rows<const WIDTH: usize>(
+    panel: &mut [[f32; WIDTH]],
     matrix: MatrixView<'_>,
     first: usize,
     used: usize,
-    width: usize,
     scale: f32,
 ) {
-    for (row, packed) in panel.chunks_exact_mut(width).enumerate() {
+    for (row, packed) in panel.iter_mut().enumerate() {
         let source = &matrix.data[row * matrix.row_stride + first..][..used];
+        if let Ok(source) = <&[f32; WIDTH]>::try_from(source) {
+            *packed = source.map(|value| value * scale);
+            continue;
+        }
         for (to, &from) in packed.iter_mut().zip(source) {
             *to = from * scale;
         }
@@ -233,33 +241,32 @@ fn pack_rows(
 
 /// Packs a panel from columns that lie contiguous, a few rows at a time so that the
 /// lines written stay in the cache.
-fn pack_columns(
-    panel: &mut [f32],
+fn pack_columns<const WIDTH: usize>(
+    panel: &mut [[f32; WIDTH]],
     matrix: MatrixView<'_>,
     first: usize,
     used: usize,
-    width: usize,
     scale: f32,
 ) {
     const ROWS: usize = 16;
-    for (block, packed) in panel.chunks_mut(ROWS * width).enumerate() {
+    let used = used.min(WIDTH);
+    for (block, packed) in panel.chunks_mut(ROWS).enumerate() {
         let row = block * ROWS;
-        let rows = packed.len() / width;
-        for column in 0..width {
-            if column >= used {
-                for i in 0..rows {
-                    packed[i * width + column] = 0.0;
-                }
-            } else if matrix.row_stride == 1 {
+        let rows = packed.len();
+        for column in 0..used {
+            if matrix.row_stride == 1 {
                 let source = &matrix.data[row + (first + column) * matrix.column_stride..][..rows];
-                for (i, &value) in source.iter().enumerate() {
-                    packed[i * width + column] = value * scale;
+                for (packed, &value) in packed.iter_mut().zip(source) {
+                    packed[column] = value * scale;
                 }
             } else {
-                for i in 0..rows {
-                    packed[i * width + column] = matrix.at(row + i, first + column) * scale;
+                for (i, packed) in packed.iter_mut().enumerate() {
+                    packed[column] = matrix.at(row + i, first + column) * scale;
                 }
             }
+        }
+        for packed in packed {
+            packed[used..].fill(0.0);
         }
     }
 }

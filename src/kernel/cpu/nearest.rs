@@ -13,11 +13,15 @@ use super::tensor::Floats;
 use super::threads;
 use crate::kernel::TopK;
 
+/// Up to that many queries are not worth a product.
+const FEW: usize = 6;
+
 /// Documents to be compared with queries.
 ///
 /// They are the left operand of the product, read once from memory; the queries, far
 /// fewer, are packed. A score lives in registers: it is compared with the least that still
-/// counts for its query, and most are forgotten there.
+/// counts for its query, and most are forgotten there. Of a few queries, which would leave
+/// most of a panel's columns empty, the products are taken one by one.
 pub(super) struct Documents<'a> {
     rows: MatrixView<'a>,
     items: &'a [u32],
@@ -41,11 +45,17 @@ impl<'a> Documents<'a> {
             true => 1,
             false => threads::available(),
         };
-        let queries = PackedMatrix::new(queries.transposed(), 1.0);
+        let few = queries.rows <= FEW && queries.columns > 0;
+        let packed = (!few).then(|| PackedMatrix::new(queries.transposed(), 1.0));
         let forks: Vec<TopK> = best.iter().map(TopK::fork).collect();
         let best = Mutex::new(best);
         threads::split(self.rows.rows, threads, |part| {
-            let found = self.scan(part, &queries, forks.clone());
+            let sieve = Sieve::new(forks.clone());
+            match &packed {
+                Some(packed) => self.scan(part, packed, &sieve),
+                None => self.scan_for_few(part, queries.data, &sieve),
+            }
+            let found = sieve.best.into_inner();
             let mut best = best.lock().unwrap_or_else(|e| e.into_inner());
             for (best, found) in best.iter_mut().zip(found) {
                 best.absorb(found);
@@ -53,10 +63,23 @@ impl<'a> Documents<'a> {
         });
     }
 
-    /// Offers some of the documents.
-    fn scan(&self, range: Range<usize>, queries: &PackedMatrix, best: Vec<TopK>) -> Vec<TopK> {
+    /// Offers some of the documents to a few queries.
+    fn scan_for_few(&self, range: Range<usize>, queries: &[f32], sieve: &Sieve) {
         let dim = self.rows.columns;
-        let sieve = Sieve::new(best);
+        Few {
+            rows: &self.rows.data[range.start * dim..range.end * dim],
+            items: &self.items[range],
+            queries,
+            dim,
+            unit: self.unit,
+            sieve,
+        }
+        .dispatch();
+    }
+
+    /// Offers some of the documents.
+    fn scan(&self, range: Range<usize>, queries: &PackedMatrix, sieve: &Sieve) {
+        let dim = self.rows.columns;
         let at_a_time = rows_at_a_time(dim);
         let mut scaled = Vec::new();
         for start in range.clone().step_by(at_a_time) {
@@ -73,16 +96,65 @@ impl<'a> Documents<'a> {
             };
             let term = Term::new(MatrixView::new(values, [end - start, dim]), queries);
             let items = &self.items[start..end];
-            product_here(
-                term,
-                &Sift {
-                    sieve: &sieve,
-                    items,
-                },
-            );
+            product_here(term, &Sift { sieve, items });
         }
-        sieve.best.into_inner()
     }
+}
+
+/// Compares rows with a few queries.
+struct Few<'a> {
+    rows: &'a [f32],
+    items: &'a [u32],
+    queries: &'a [f32],
+    dim: usize,
+    unit: bool,
+    sieve: &'a Sieve,
+}
+
+impl SimdOp for Few<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let rows = self.rows.chunks_exact(self.dim);
+        for (row, &item) in rows.zip(self.items) {
+            let length = match self.unit {
+                true => dot(isa, row, row).max(1e-24).sqrt(),
+                false => 1.0,
+            };
+            for (query, values) in self.queries.chunks_exact(self.dim).enumerate() {
+                let score = dot(isa, row, values) / length;
+                if !self.sieve.is_below(query, score) {
+                    self.sieve.offer(item, query, &[score]);
+                }
+            }
+        }
+    }
+}
+
+/// The dot product of two rows.
+#[inline(always)]
+fn dot<I: Isa>(isa: I, a: &[f32], b: &[f32]) -> f32 {
+    /// As many sums as keep the multipliers busy.
+    const SUMS: usize = 4;
+    let ops = isa.f32();
+    let width = SUMS * ops.len();
+    let mut sums = [ops.zero(); SUMS];
+    let whole = a.len() / width * width;
+    let (a, a_rest) = a.split_at(whole);
+    let (b, b_rest) = b.split_at(whole);
+    for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+        let (a, b) = (ops.load_many::<SUMS>(a), ops.load_many::<SUMS>(b));
+        for (sum, (a, b)) in sums.iter_mut().zip(a.into_iter().zip(b)) {
+            *sum = ops.mul_add(a, b, *sum);
+        }
+    }
+    for (a, b) in a_rest.chunks(ops.len()).zip(b_rest.chunks(ops.len())) {
+        let ((a, _), (b, _)) = (ops.load_pad(a), ops.load_pad(b));
+        sums[0] = ops.mul_add(a, b, sums[0]);
+    }
+    let [first, second, third, fourth] = sums;
+    ops.sum(ops.add(ops.add(first, second), ops.add(third, fourth)))
 }
 
 /// Scales rows to unit length.
@@ -95,11 +167,7 @@ impl SimdOp for UnitRows<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         for row in self.0.chunks_exact_mut(self.1.max(1)) {
-            let squares = row.chunks(ops.len()).fold(ops.zero(), |sum, values| {
-                let (values, _) = ops.load_pad(values);
-                ops.mul_add(values, values, sum)
-            });
-            let length = ops.splat(ops.sum(squares).max(1e-24).sqrt());
+            let length = ops.splat(dot(isa, row, row).max(1e-24).sqrt());
             map_vectors(
                 isa,
                 row,
@@ -125,6 +193,12 @@ impl Sieve {
             best: RefCell::new(best),
             floors: RefCell::new(floors),
         }
+    }
+
+    /// Whether a score is too low for a query.
+    #[inline(always)]
+    fn is_below(&self, query: usize, score: f32) -> bool {
+        score < self.floors.borrow()[query]
     }
 
     /// Offers an item to the queries from `first` on.
@@ -201,7 +275,14 @@ mod tests {
     #[test]
     fn keeps_what_one_score_at_a_time_would_keep() {
         let mut rng = StdRng::seed_from_u64(9);
-        for (queries, documents, dim) in [(1, 1, 1), (1, 700, 5), (33, 90, 17), (40, 3000, 24)] {
+        for (queries, documents, dim) in [
+            (1, 1, 1),
+            (1, 700, 5),
+            (3, 200, 150),
+            (FEW + 1, 60, 3),
+            (33, 90, 17),
+            (40, 3000, 24),
+        ] {
             let queries = random(&mut rng, [queries, dim]);
             let rows = random(&mut rng, [documents, dim]);
             let items: Vec<u32> = (0..documents as u32).rev().collect();

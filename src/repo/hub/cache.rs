@@ -16,8 +16,10 @@ pub(super) struct RepoCache {
 }
 
 impl RepoCache {
+    /// The part of a repository, as Python names it.
     pub(super) fn new(cache_dir: &Path, repo: &RepoId) -> Self {
-        let name = format!("models--{}", repo.to_string().replace('/', "--"));
+        let id = repo.to_string().replace('/', "--");
+        let name = format!("{}--{id}", repo.kind.plural());
         Self {
             folder: cache_dir.join(&name),
             locks: cache_dir.join(".locks").join(name),
@@ -96,6 +98,12 @@ impl RepoCache {
             _ => {}
         }
         point(&file, path, content).map_err(failed)
+    }
+
+    /// Where the list of a commit's files is, or will be, of which some are not downloaded.
+    #[cfg(feature = "datasets")]
+    pub(super) fn listing(&self, commit: &str) -> PathBuf {
+        self.folder.join("listings").join(format!("{commit}.json"))
     }
 
     /// Where a commit's file is, or will be.

@@ -39,7 +39,10 @@ impl Explainer<'_> {
             answer.status,
             &self.options.subfolder,
         ) {
-            (Some("GatedRepo"), ..) => HubError::Gated { id, endpoint },
+            (Some("GatedRepo"), ..) => HubError::Gated {
+                id: self.repo.address(),
+                endpoint,
+            },
             (Some("RepoNotFound"), ..) => HubError::RepoNotFound { id, endpoint },
             (Some("RevisionNotFound"), ..) => HubError::RevisionNotFound { id, revision },
             (Some("EntryNotFound"), _, Some(subfolder)) => HubError::SubfolderNotFound {

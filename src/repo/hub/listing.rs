@@ -56,8 +56,8 @@ pub(super) fn commit_of(
     if is_commit(revision) {
         return Ok(revision.to_owned());
     }
-    let RepoId { owner, name } = repo;
-    let mut url = http.url(["api", "models", owner, name, "revision", revision]);
+    let RepoId { kind, owner, name } = repo;
+    let mut url = http.url(["api", kind.plural(), owner, name, "revision", revision]);
     url.set_query(Some("expand=sha"));
     let info = http.json::<Info>(&url);
     let (info, _) = info.map_err(|failure| explainer.explain(failure))?;
@@ -75,8 +75,8 @@ pub(super) fn list(
     folder: Option<&str>,
     explainer: Explainer<'_>,
 ) -> Result<Vec<RemoteFile>, HubError> {
-    let RepoId { owner, name } = repo;
-    let route = ["api", "models", owner, name, "tree", revision];
+    let RepoId { kind, owner, name } = repo;
+    let route = ["api", kind.plural(), owner, name, "tree", revision];
     let folders = folder.unwrap_or_default().split('/');
     let mut url = http.url(route.into_iter().chain(folders));
     url.set_query(Some("recursive=true&expand=false"));

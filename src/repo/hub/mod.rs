@@ -11,6 +11,8 @@
 
 #[cfg(feature = "hub")]
 mod cache;
+#[cfg(feature = "datasets")]
+mod dataset;
 #[cfg(feature = "hub")]
 mod digest;
 #[cfg(feature = "hub")]
@@ -36,6 +38,8 @@ use std::time::Duration;
 #[cfg(feature = "hub")]
 pub use self::push::{PushOptions, Pushed};
 
+#[cfg(feature = "datasets")]
+pub(crate) use self::dataset::DatasetRepository;
 use self::repo_id::RepoId;
 use crate::error::{HubError, Result};
 
@@ -190,9 +194,7 @@ pub fn snapshot(id: &str, options: &HubOptions) -> Result<PathBuf> {
 
 #[cfg(not(feature = "hub"))]
 fn find_or_download(repo: &RepoId, _options: &HubOptions) -> Result<PathBuf, HubError> {
-    Err(HubError::Disabled {
-        id: repo.to_string(),
-    })
+    Err(HubError::Disabled { id: repo.address() })
 }
 
 #[cfg(feature = "hub")]

@@ -250,8 +250,14 @@ fn operations(
         }
         .into());
     }
-    let is_stale =
-        |path: &&String| is_whole && sharding::is_weights(path) && !files.contains_key(*path);
+    let has_weights = |folder: &str| {
+        let mut paths = files.keys().map(|path| split(path));
+        paths.any(|(other, name)| other == folder && sharding::is_weights(name))
+    };
+    let is_stale = |path: &&String| {
+        let (folder, name) = split(path);
+        sharding::is_weights(name) && !files.contains_key(*path) && has_weights(folder)
+    };
     let stale = there.iter().filter(is_stale).map(CommitOperation::delete);
     let mut operations: Vec<CommitOperation> = stale.collect();
     let added = files
@@ -259,6 +265,11 @@ fn operations(
         .map(|(path, file)| CommitOperation::add_file(path, file));
     operations.extend(added);
     Ok(operations)
+}
+
+/// A path's folder and name.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 fn commit(

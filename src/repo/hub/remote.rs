@@ -41,9 +41,8 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Asks what the revision stands for and which files to take, in the order to take
-    /// them in.
-    pub(super) fn list(&self) -> Result<Listing, HubError> {
+    /// Asks what the revision stands for and which files there are.
+    pub(super) fn list_all(&self) -> Result<Listing, HubError> {
         let HubOptions {
             revision,
             subfolder,
@@ -52,8 +51,18 @@ impl<'a> Remote<'a> {
         let subfolder = subfolder.as_deref();
         let explainer = self.explainer();
         let commit = listing::commit_of(&self.http, self.repo, revision, explainer)?;
-        let listed = listing::list(&self.http, self.repo, &commit, subfolder, explainer)?;
-        let files = listing::select(&listed, subfolder);
+        let files = listing::list(&self.http, self.repo, &commit, subfolder, explainer)?;
+        Ok(Listing { commit, files })
+    }
+
+    /// Asks what the revision stands for and which files to take of a model, in the order
+    /// to take them in.
+    pub(super) fn list(&self) -> Result<Listing, HubError> {
+        let Listing {
+            commit,
+            files: listed,
+        } = self.list_all()?;
+        let files = listing::select(&listed, self.options.subfolder.as_deref());
         if !files.iter().any(|file| file.path.ends_with(".safetensors")) {
             return Err(HubError::NoWeights {
                 id: self.repo.to_string(),
@@ -77,8 +86,8 @@ impl<'a> Remote<'a> {
         let content = cache.content(&file.digest)?;
         if size_of(&content) != Some(file.size) {
             log::info!("downloading {} of `{}`", file.path, self.repo);
-            let RepoId { owner, name } = self.repo;
-            let route = [owner.as_str(), name, "resolve", commit];
+            let RepoId { kind, owner, name } = self.repo;
+            let route = [kind.prefix(), owner, name, "resolve", commit];
             let url = self.http.url(route.into_iter().chain(file.path.split('/')));
             let download = download::Download {
                 http: &self.http,

@@ -78,9 +78,41 @@ const WITHOUT_ORGANISATION: &[&str] = &[
     "xlnet-large-cased",
 ];
 
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RepoKind {
+    /// A model or an adapter.
+    Model,
+    /// A data set.
+    #[cfg(feature = "datasets")]
+    Dataset,
+}
+
+impl RepoKind {
+    /// What the hub's routes and the cache's folders call repositories of the kind.
+    #[cfg(feature = "hub")]
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            #[cfg(feature = "datasets")]
+            Self::Dataset => "datasets",
+        }
+    }
+
+    /// What stands before an id in an address, if anything does.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            #[cfg(feature = "datasets")]
+            Self::Dataset => "datasets",
+        }
+    }
+}
+
 /// The id of a repository on the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RepoId {
+    pub(super) kind: RepoKind,
     /// Empty for the few models that have none.
     pub(super) owner: String,
     pub(super) name: String,
@@ -93,15 +125,36 @@ impl RepoId {
     /// [`HubError::InvalidId`] if the hub can have no such repository. The rules are those
     /// of Python's `huggingface_hub`.
     pub(super) fn parse(id: &str) -> Result<Self, HubError> {
+        let without = WITHOUT_ORGANISATION.contains(&id.to_lowercase().as_str());
+        Self::parse_with(id, if without { "" } else { DEFAULT_ORGANISATION })
+    }
+
+    /// Reads the id of a data set, where a name alone has no owner.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    #[cfg(feature = "datasets")]
+    pub(super) fn parse_dataset(id: &str) -> Result<Self, HubError> {
+        Ok(Self {
+            kind: RepoKind::Dataset,
+            ..Self::parse_with(id, "")?
+        })
+    }
+
+    /// The id as it stands in an address, behind `datasets/` for a data set.
+    pub(super) fn address(&self) -> String {
+        match self.kind.prefix() {
+            "" => self.to_string(),
+            prefix => format!("{prefix}/{self}"),
+        }
+    }
+
+    fn parse_with(id: &str, default_owner: &str) -> Result<Self, HubError> {
         let invalid = |reason| HubError::InvalidId {
             id: id.to_owned(),
             reason,
         };
-        let (owner, name) = match id.split_once('/') {
-            Some((owner, name)) => (owner, name),
-            None if WITHOUT_ORGANISATION.contains(&id.to_lowercase().as_str()) => ("", id),
-            None => (DEFAULT_ORGANISATION, id),
-        };
+        let (owner, name) = id.split_once('/').unwrap_or((default_owner, id));
         if name.contains('/') {
             return Err(invalid("an id has at most one slash"));
         }
@@ -131,6 +184,7 @@ impl RepoId {
             return Err(invalid("an id does not end with `.git`"));
         }
         Ok(Self {
+            kind: RepoKind::Model,
             owner: owner.to_owned(),
             name: name.to_owned(),
         })

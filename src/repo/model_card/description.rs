@@ -1,12 +1,12 @@
 use std::fmt::{self, Write};
 
 use burn::tensor::backend::Backend;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::architecture::architecture;
 use super::{base_model, listed, title};
 use crate::adapter::AdapterEntry;
 use crate::model::{CardDataset, SentenceTransformer, SimilarityFunction};
-use crate::modules::{PoolingConfig, SentenceModule};
 
 /// What a model is for, unless its card data say.
 const TASKS: &str = "semantic textual similarity, semantic search, paraphrase mining, \
@@ -50,10 +50,14 @@ pub(super) fn describe<B: Backend>(
         });
         writeln!(text, "- **Base model:** {}{at}", on_hub(base, base))?;
     }
+    let most = match model.max_seq_length() {
+        // As Python prints that there is no limit.
+        usize::MAX => "inf".to_owned(),
+        most => most.to_string(),
+    };
     writeln!(
         text,
-        "- **Maximum Sequence Length:** {} tokens\n- **Output Dimensionality:** {dim} dimensions",
-        model.max_seq_length()
+        "- **Maximum Sequence Length:** {most} tokens\n- **Output Dimensionality:** {dim} dimensions"
     )?;
     let similarity = match config.similarity_fn {
         SimilarityFunction::Cosine => "Cosine Similarity",
@@ -108,54 +112,6 @@ fn on_hub(name: &str, path: &str) -> String {
     format!("[{name}](https://huggingface.co/{path})")
 }
 
-/// The modules with their settings, as Python prints them.
-pub(in crate::repo) fn architecture<B: Backend>(model: &SentenceTransformer<B>) -> String {
-    let config = model.config();
-    let architecture = config
-        .encoder_fields
-        .get("architectures")
-        .and_then(|names| names.get(0));
-    let architecture = architecture.and_then(Value::as_str);
-    let architecture = architecture.unwrap_or_else(|| config.encoder.model_type());
-    let lower = if config.do_lower_case {
-        "True"
-    } else {
-        "False"
-    };
-    let mut text = format!(
-        "SentenceTransformer(\n  (0): Transformer({{'max_seq_length': {}, 'do_lower_case': {lower}, \
-         'architecture': '{architecture}'}})\n",
-        model.max_seq_length()
-    );
-    for (index, module) in model.modules().iter().enumerate() {
-        let settings = python(&settings(module));
-        let name = module.type_name();
-        text.push_str(&format!("  ({}): {name}({settings})\n", index + 1));
-    }
-    text.push(')');
-    text
-}
-
-fn settings<B: Backend>(module: &SentenceModule<B>) -> Value {
-    match module {
-        SentenceModule::Pooling(pooling) => pooling_settings(pooling.config()),
-        SentenceModule::Dense(dense) => serde_json::to_value(dense.config()).unwrap_or_default(),
-        _ => Value::Object(serde_json::Map::new()),
-    }
-}
-
-fn pooling_settings(config: &PoolingConfig) -> Value {
-    let modes: Vec<&str> = config.modes.iter().map(|mode| mode.name()).collect();
-    json!({
-        "embedding_dimension": config.embedding_dimension,
-        "pooling_mode": match modes.as_slice() {
-            [mode] => json!(mode),
-            modes => json!(modes),
-        },
-        "include_prompt": config.include_prompt,
-    })
-}
-
 /// A value as Python prints it.
 pub(super) fn python(value: &Value) -> String {
     match value {
@@ -199,6 +155,8 @@ pub(super) fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

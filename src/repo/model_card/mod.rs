@@ -2,6 +2,7 @@
 //! out: the adapter, and how to load the model with this crate.
 
 mod adapter;
+mod architecture;
 mod citations;
 mod description;
 mod evaluation;
@@ -19,7 +20,7 @@ use crate::adapter::AdapterEntry;
 use crate::model::SentenceTransformer;
 
 #[cfg(feature = "hub")]
-pub(super) use description::architecture;
+pub(super) use architecture::architecture;
 
 /// The version of Burn that this crate is built on.
 const BURN_VERSION: &str = "0.21.0";
