@@ -10,7 +10,9 @@ use sentence_burn::loss::{
     MultipleNegativesSymmetricRankingLossConfig, OnlineContrastiveLossConfig, SoftmaxLossConfig,
     TripletLossConfig,
 };
-use sentence_burn::training::{BatchSampler, Dataset};
+use sentence_burn::training::BatchSampler;
+
+use super::data::TrainingData;
 
 /// The losses, by what they read.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,7 +68,7 @@ pub(crate) struct LossParts<'a> {
     pub(crate) mini_batch_size: usize,
     pub(crate) mini_batch_num_tokens: Option<usize>,
     pub(crate) embedding_dimension: usize,
-    pub(crate) data: &'a Dataset,
+    pub(crate) data: &'a TrainingData,
 }
 
 impl LossName {
@@ -119,7 +121,7 @@ impl LossName {
             Self::Contrastive => ContrastiveLossConfig::default().init()?.into(),
             Self::OnlineContrastive => OnlineContrastiveLossConfig::default().init()?.into(),
             Self::Softmax => {
-                let classes = classes(parts.data);
+                let classes = parts.data.classes()?;
                 let config = SoftmaxLossConfig::new(parts.embedding_dimension, classes);
                 config.init(device)?.into()
             }
@@ -147,11 +149,4 @@ fn cached<B: Backend, L: Loss<B>>(loss: L, parts: &LossParts<'_>) -> Result<Cach
         Some(tokens) => cached.with_mini_batch_num_tokens(tokens),
         None => Ok(cached),
     }
-}
-
-/// One more than the largest class, at least 2.
-fn classes(data: &Dataset) -> usize {
-    let labels = data.labels().unwrap_or_default().iter().flatten();
-    let largest = labels.fold(0f32, |largest, &label| largest.max(label));
-    (largest as usize + 1).max(2)
 }

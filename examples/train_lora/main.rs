@@ -10,12 +10,13 @@
 
 #[path = "../command_line/backend.rs"]
 mod backend;
+mod data;
 mod loss;
 mod options;
 
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use burn::backend::Autodiff;
@@ -25,11 +26,12 @@ use clap::Parser;
 use sentence_burn::evaluation::{EmbeddingSimilarityEvaluator, InformationRetrievalEvaluator};
 use sentence_burn::loss::MatryoshkaLossConfig;
 use sentence_burn::training::{
-    Dataset, TrainableLoss, Trained, Trainer, TrainingEvent, plot_history,
+    BatchSampler, Dataset, TrainableLoss, Trained, TrainingEvent, plot_history,
 };
 use sentence_burn::{LoraConfig, ModuleNames, SentenceTransformer, TaskType};
 
 use backend::{BackendName, Job};
+use data::TrainingData;
 use loss::{LossName, LossParts};
 use options::Options;
 
@@ -106,17 +108,14 @@ fn main() -> ExitCode {
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let mut data = Vec::with_capacity(self.train.len());
-        for file in &self.train {
-            data.push((name_of(file), Dataset::from_jsonl(file)?));
-        }
+        let data = TrainingData::open(&self.train, &self.options)?;
         Autodiff::<B>::seed(&device, self.options.seed);
         let mut model = SentenceTransformer::<Autodiff<B>>::load(&self.model, &device)?;
         let parts = LossParts {
             mini_batch_size: self.mini_batch_size,
             mini_batch_num_tokens: self.mini_batch_num_tokens,
             embedding_dimension: model.output_dim(),
-            data: &data[0].1,
+            data: &data,
         };
         let loss = self.loss.build::<Autodiff<B>>(&parts, &device)?;
         if !self.full {
@@ -132,28 +131,22 @@ impl Job for Args {
     }
 }
 
-/// A data set's name: that of its file.
-fn name_of(file: &Path) -> String {
-    let stem = file.file_stem().unwrap_or_default();
-    stem.to_string_lossy().into_owned()
-}
-
 impl Args {
     fn train_with<B: AutodiffBackend, L: TrainableLoss<B>>(
         &self,
         model: SentenceTransformer<B>,
-        mut data: Vec<(String, Dataset)>,
+        data: TrainingData,
         loss: L,
     ) -> Result<(), Box<dyn Error>> {
         let device = model.device();
-        let sampler = self.loss.sampler();
+        let sampler = match data {
+            TrainingData::InMemory(_) => self.loss.sampler(),
+            TrainingData::Stream(_) => BatchSampler::Random,
+        };
         let arguments = self
             .options
             .training_arguments(self.output.clone(), sampler)?;
-        let mut trainer = match data.len() {
-            1 => Trainer::new(model, arguments, data.remove(0).1, loss),
-            _ => Trainer::with_datasets(model, arguments, data, loss),
-        };
+        let mut trainer = data.trainer(model, arguments, loss);
         if let Some(guide) = &self.guide {
             trainer = trainer.with_guide(SentenceTransformer::load(guide, &device)?);
         }

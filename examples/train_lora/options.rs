@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use sentence_burn::training::{
-    BatchSampler, Interval, IntervalStrategy, LrSchedulerType, MultiDatasetBatchSampler,
-    SaveStrategy, TrainingArguments, TrainingPrompts,
+    BatchSampler, Interval, IntervalStrategy, IterableDataset, LrSchedulerType,
+    MultiDatasetBatchSampler, SaveStrategy, TrainingArguments, TrainingPrompts,
 };
 
 /// How to train: the reference's training arguments.
@@ -22,6 +22,13 @@ pub(crate) struct Options {
     /// How many steps to take, whatever --epochs says.
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
+    /// Read the data while they are trained on, so that they need not fit into memory: needs
+    /// --max-steps. Several --train are the files of one data set then.
+    #[arg(long, requires = "max_steps")]
+    pub(crate) stream: bool,
+    /// With --stream: how many samples are held to draw the next one from.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    shuffle_buffer: usize,
     /// The highest learning rate.
     #[arg(long, default_value_t = 2e-5)]
     lr: f64,
@@ -122,6 +129,14 @@ fn scheduler(name: &str) -> Result<LrSchedulerType, String> {
 }
 
 impl Options {
+    /// The stream in the order to train in.
+    pub(crate) fn order(&self, stream: IterableDataset) -> IterableDataset {
+        match self.no_shuffle {
+            true => stream,
+            false => stream.shuffle(self.shuffle_buffer, self.seed),
+        }
+    }
+
     /// The training arguments; `sampler` is what suits the loss.
     pub(crate) fn training_arguments(
         &self,

@@ -7,6 +7,8 @@ pub struct LossData<'a> {
     pub label_width: Option<usize>,
     /// The labels, a row a sample; empty where there are none.
     pub labels: &'a [Vec<f32>],
+    /// The place of the first of these samples in the data: not 0 for a part of them.
+    pub first_sample: usize,
     /// The size of the embeddings.
     pub embedding_dim: usize,
     /// Whether there is a guide model.
@@ -20,6 +22,7 @@ impl<'a> LossData<'a> {
             texts,
             label_width: None,
             labels: &[],
+            first_sample: 0,
             embedding_dim,
             guide: false,
         }
@@ -35,6 +38,15 @@ impl<'a> LossData<'a> {
         }
     }
 
+    /// The same as a part of the data that begins at this sample.
+    #[must_use]
+    pub fn with_first_sample(self, first_sample: usize) -> Self {
+        Self {
+            first_sample,
+            ..self
+        }
+    }
+
     /// The same, with a guide model or without.
     #[must_use]
     pub fn with_guide(self, guide: bool) -> Self {
@@ -43,7 +55,7 @@ impl<'a> LossData<'a> {
 
     /// The first sample with a number in its label that does not pass, and that number.
     pub(super) fn find_label(&self, passes: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
-        let rows = self.labels.iter().enumerate();
+        let rows = (self.first_sample..).zip(self.labels);
         rows.flat_map(|(sample, row)| row.iter().map(move |&number| (sample, number)))
             .find(|&(_, number)| !passes(number))
     }

@@ -15,6 +15,7 @@
 
 mod community_detection;
 mod embedding_cache;
+mod hard_negative_mining;
 mod hard_negatives;
 mod mined;
 mod negative_options;
@@ -25,7 +26,8 @@ mod rescoring;
 mod semantic_search;
 
 pub use community_detection::{CommunityDetectionOptions, community_detection};
-pub use hard_negatives::{HardNegativeMiner, mine_hard_negatives, mine_hard_negatives_rescored};
+pub use hard_negative_mining::{mine_hard_negatives, mine_hard_negatives_rescored};
+pub use hard_negatives::HardNegativeMiner;
 pub use mined::{HardNegatives, MinedRow, NegativeFormat};
 pub use negative_options::{HardNegativeOptions, SamplingStrategy};
 pub(crate) use neighbours::{Neighbours, NotANumber};

@@ -20,6 +20,7 @@ use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
 use super::plan::Plan;
+use super::stream::StreamState;
 use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
 
@@ -37,7 +38,7 @@ pub(super) const HISTORY: &str = "history.jsonl";
 pub struct TrainerState {
     /// The last step that is in the checkpoint.
     pub record: StepRecord,
-    /// The samples of all data sets together.
+    /// The samples of all data sets together; 0 for a stream.
     pub samples: usize,
     /// The samples of each data set by its name, where there are several.
     #[serde(default)]
@@ -45,6 +46,9 @@ pub struct TrainerState {
     /// The number of devices that shared each step.
     #[serde(default = "one")]
     pub workers: usize,
+    /// Where the data were, if they were a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamState>,
     /// The arguments of the run.
     pub arguments: TrainingArguments,
     /// The evaluations so far.
@@ -127,6 +131,12 @@ impl Checkpoint {
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         let (theirs, arguments) = (&self.state.arguments, plan.arguments());
         let (samples, datasets) = sizes(plan);
+        let kind = |streamed| if streamed { "a stream" } else { "in memory" };
+        let streamed = (self.state.stream.is_some(), plan.stream().is_some());
+        if streamed.0 != streamed.1 {
+            let (theirs, ours) = (kind(streamed.0), kind(streamed.1));
+            return Err(self.mismatch(format!("the data were {theirs}, now they are {ours}")));
+        }
         if self.state.datasets != datasets {
             return Err(self.mismatch(format!(
                 "the data sets were {:?}, now they are {datasets:?}",
@@ -168,6 +178,36 @@ impl Checkpoint {
         }
     }
 
+    /// Lets the plan's stream go on where the run was.
+    ///
+    /// # Errors
+    /// [`TrainingError::CheckpointMismatch`] if it is in another order, or ends before that,
+    /// and the error of a sample that cannot be read.
+    pub(super) fn go_on(&self, plan: &Plan) -> Result<()> {
+        let (Some(stream), Some(state)) = (plan.stream(), &self.state.stream) else {
+            return Ok(());
+        };
+        let (theirs, ours) = (state.shuffle, stream.state(0).shuffle);
+        if theirs != ours {
+            let order = |shuffle: Option<(usize, u64)>| match shuffle {
+                None => "none".to_owned(),
+                Some((size, seed)) => format!("of {size} samples with seed {seed}"),
+            };
+            return Err(self.mismatch(format!(
+                "the stream's shuffle buffer was {}, now it is {}",
+                order(theirs),
+                order(ours)
+            )));
+        }
+        let steps = self.state.record.step;
+        match stream.go_on(steps, state)? {
+            true => Ok(()),
+            false => Err(self.mismatch(format!(
+                "the stream has not the samples of the {steps} steps behind"
+            ))),
+        }
+    }
+
     /// Puts the trained parameters into a model and gives AdamW's moments of them.
     ///
     /// # Errors
@@ -194,7 +234,7 @@ impl Checkpoint {
 
 /// The samples of all data sets of a run, and of each by its name.
 pub(super) fn sizes(plan: &Plan) -> (usize, BTreeMap<String, usize>) {
-    let sets = plan.sets().iter();
+    let sets = plan.sets().iter().filter(|set| set.stream.is_none());
     let named = sets
         .clone()
         .filter_map(|set| Some((set.name.clone()?, set.dataset.len())));

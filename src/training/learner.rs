@@ -14,7 +14,7 @@ use super::session::{Session, StepLoss};
 use super::text_batch::{ColumnPass, TextBatch};
 use super::training_data::TrainingSet;
 use crate::error::Result;
-use crate::loss::{Loss, LossInput, MiniBatch};
+use crate::loss::{Loss, LossData, LossInput, MiniBatch};
 use crate::model::{AdapterRoute, Mode, Pass, SentenceTransformer, near_threads};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
@@ -116,9 +116,17 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             let seed = seed::derive(self.pass.seed, &path);
             let set = &input.plan.sets()[batch.dataset];
             let columns = self.pass.columns.get(batch.dataset);
-            let batch = TextBatch::read(&set.dataset, &batch.samples, seed)
+            let (dataset, streamed) = input.dataset(batch);
+            let batch = TextBatch::read(dataset, &batch.samples, seed)
                 .with_columns(columns.map_or(&[], Vec::as_slice));
             let loss = &self.losses[set.loss];
+            if let Some(first_sample) = streamed {
+                // What is in memory was checked before the run.
+                let data = LossData::new(batch.columns.len(), self.model.output_dim())
+                    .with_labels(dataset.labels())
+                    .with_first_sample(first_sample);
+                loss.check(&data.with_guide(self.guide.is_some()))?;
+            }
             let (value, of_batch) = match loss.mini_batch() {
                 Some(size) => gradcache::gradients(self, loss, &batch, size, share)?,
                 None => self.gradients_at_once(loss, &batch, share)?,

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 
-use super::plan::{Plan, Step};
+use super::dataset::Dataset;
+use super::plan::{Batch, Plan, Step};
+use super::session::Session;
+use super::stream::{StreamReader, StreamedBatch};
 
 /// What the learner's step reads: the samples of one optimiser step or of one worker's
 /// part of it, still as texts.
@@ -13,9 +16,22 @@ use super::plan::{Plan, Step};
 /// The step tokenizes them itself, on the device that its model is on.
 #[derive(Debug, Clone)]
 pub(super) struct StepBatch {
-    /// Where the texts are.
+    /// Where the texts are, if they are in memory.
     pub plan: Arc<Plan>,
     pub step: Step,
+    /// The batches of the whole step, if they were read for it.
+    pub streamed: Arc<[StreamedBatch]>,
+}
+
+impl StepBatch {
+    /// Where the texts of a batch are, and the place of the first one, if they were read for
+    /// it.
+    pub(super) fn dataset(&self, batch: &Batch) -> (&Dataset, Option<usize>) {
+        match self.streamed.get(batch.place) {
+            Some(streamed) => (&streamed.dataset, Some(streamed.first_sample)),
+            None => (&self.plan.sets()[batch.dataset].dataset, None),
+        }
+    }
 }
 
 /// Hands the learner the steps of one epoch after another.
@@ -25,6 +41,8 @@ pub(super) struct StepBatch {
 #[derive(Debug)]
 pub(super) struct StepLoader {
     plan: Arc<Plan>,
+    /// What a sample that cannot be read is reported to.
+    session: Arc<Session>,
     /// The step that comes next; the epoch follows from it.
     next_step: AtomicUsize,
     workers: Range<usize>,
@@ -32,10 +50,11 @@ pub(super) struct StepLoader {
 
 impl StepLoader {
     /// A loader whose first step is `first_step`, from 0.
-    pub(super) fn new(plan: Arc<Plan>, first_step: usize) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, session: Arc<Session>, first_step: usize) -> Self {
         let workers = 0..plan.workers();
         Self {
             plan,
+            session,
             next_step: AtomicUsize::new(first_step),
             workers,
         }
@@ -44,6 +63,7 @@ impl StepLoader {
     fn again(&self, workers: Range<usize>) -> Self {
         Self {
             plan: self.plan.clone(),
+            session: self.session.clone(),
             next_step: AtomicUsize::new(self.next_step.load(Ordering::SeqCst)),
             workers,
         }
@@ -67,6 +87,20 @@ impl StepLoader {
 impl<B: Backend> DataLoader<B, StepBatch> for StepLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<StepBatch> + 'a> {
         let first = self.next_step.load(Ordering::SeqCst);
+        if let Some(stream) = self.plan.stream() {
+            let of_a_step = stream.samples_of_a_step();
+            let total = self.plan.total_steps();
+            self.next_step.store(total, Ordering::SeqCst);
+            return Box::new(StreamIterator {
+                loader: self,
+                stream,
+                steps: first..total,
+                progress: Progress::new(
+                    first.saturating_mul(of_a_step),
+                    total.saturating_mul(of_a_step),
+                ),
+            });
+        }
         let steps = self.plan.steps(self.plan.epoch_of(first));
         if let Some(last) = steps.last() {
             self.next_step.store(last.index + 1, Ordering::SeqCst);
@@ -111,11 +145,57 @@ impl Iterator for StepIterator {
         Some(StepBatch {
             plan: self.plan.clone(),
             step,
+            streamed: [].into(),
         })
     }
 }
 
 impl DataLoaderIterator<StepBatch> for StepIterator {
+    fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+}
+
+/// The steps of a stream, read one by one.
+struct StreamIterator<'a> {
+    loader: &'a StepLoader,
+    stream: &'a StreamReader,
+    steps: Range<usize>,
+    progress: Progress,
+}
+
+impl Iterator for StreamIterator<'_> {
+    type Item = StepBatch;
+
+    fn next(&mut self) -> Option<StepBatch> {
+        let loader = self.loader;
+        if loader.session.has_failed() {
+            return None;
+        }
+        let index = self.steps.next()?;
+        let streamed = match self.stream.step(index) {
+            Ok(streamed) => streamed,
+            Err(error) => {
+                loader.session.fail(error);
+                return None;
+            }
+        };
+        let step = Step::streamed(index, &streamed);
+        self.progress.items_processed += step.samples();
+        // Devices take their parts in step: one that has none here has nothing to do.
+        let step = loader.part(&step).unwrap_or(Step {
+            batches: Vec::new(),
+            ..step
+        });
+        Some(StepBatch {
+            plan: loader.plan.clone(),
+            step,
+            streamed,
+        })
+    }
+}
+
+impl DataLoaderIterator<StepBatch> for StreamIterator<'_> {
     fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -187,7 +267,7 @@ mod tests {
     #[test]
     fn each_iteration_is_the_next_epoch() {
         let plan = plan();
-        let loader = StepLoader::new(plan.clone(), 0);
+        let loader = StepLoader::new(plan.clone(), Arc::default(), 0);
         assert_eq!(steps(&loader), plan.steps(0));
         assert_eq!(steps(&loader), plan.steps(1));
         assert!(steps(&loader).is_empty());
@@ -196,7 +276,7 @@ mod tests {
     #[test]
     fn continues_in_the_middle_of_an_epoch() {
         let plan = plan();
-        let loader = StepLoader::new(plan.clone(), 4);
+        let loader = StepLoader::new(plan.clone(), Arc::default(), 4);
         let mut iterator = DataLoader::<TestBackend, _>::iter(&loader);
         assert_eq!(iterator.progress().items_processed, 4);
         assert_eq!(iterator.next().unwrap().step, plan.steps(1)[1]);
@@ -209,7 +289,7 @@ mod tests {
     fn slices_are_the_parts_of_workers() {
         let plan = shared_by(2);
         let loader: Arc<dyn DataLoader<TestBackend, _>> =
-            Arc::new(StepLoader::new(plan.clone(), 0));
+            Arc::new(StepLoader::new(plan.clone(), Arc::default(), 0));
         let parts = [loader.slice(0, 1), loader.slice(1, 2)].map(|part| steps(&*part));
         let whole = plan.steps(0);
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);

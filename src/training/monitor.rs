@@ -344,6 +344,7 @@ impl<B: AutodiffBackend> Monitor<B> {
             samples,
             datasets,
             workers: self.plan.workers(),
+            stream: self.plan.stream().map(|stream| stream.state(self.steps)),
             arguments: self.plan.arguments().clone(),
             evaluations: self.evaluations.clone(),
         };

@@ -1,17 +1,20 @@
 use super::arguments::TrainingArguments;
+use super::stream::{StreamReader, StreamedBatch};
 use super::training_data::TrainingSet;
 
-/// What each optimiser step of a run reads, settled before the first one.
+/// What each optimiser step of a run reads, settled before the first one; for data that are
+/// not in memory, when it is read.
 #[derive(Debug)]
 pub(super) struct Plan {
     sets: Vec<TrainingSet>,
     arguments: TrainingArguments,
     /// The number of devices that share each step.
     workers: usize,
-    /// The number of steps before the end of each epoch.
+    /// The number of steps before the end of each epoch. A run on a stream is one.
     ends: Vec<usize>,
     /// The number of steps of the last epoch, were it run to its end.
     last_epoch: usize,
+    stream: Option<StreamReader>,
 }
 
 /// The samples of one batch.
@@ -37,6 +40,20 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// A step of batches that were read, all of whose samples it takes.
+    pub(super) fn streamed(index: usize, batches: &[StreamedBatch]) -> Self {
+        let batch = |(place, batch): (usize, &StreamedBatch)| Batch {
+            dataset: 0,
+            place,
+            samples: (0..batch.dataset.len() as u32).collect(),
+        };
+        Self {
+            index,
+            batches: batches.iter().enumerate().map(batch).collect(),
+            all_batches: batches.len(),
+        }
+    }
+
     /// The number of samples in its batches.
     pub(super) fn samples(&self) -> usize {
         self.batches.iter().map(|batch| batch.samples.len()).sum()
@@ -64,7 +81,18 @@ impl Plan {
             workers,
             ends: Vec::new(),
             last_epoch: 0,
+            stream: None,
         };
+        if let Some(dataset) = plan.sets.iter().find_map(|set| set.stream.clone()) {
+            let batches = plan.batches_of_a_step();
+            let max_steps = plan.arguments.max_steps.unwrap_or(0);
+            return Self {
+                stream: Some(StreamReader::new(dataset, &plan.arguments, batches)),
+                ends: vec![max_steps],
+                last_epoch: max_steps,
+                ..plan
+            };
+        }
         let mut total = 0;
         loop {
             let epoch = plan.ends.len();
@@ -108,6 +136,11 @@ impl Plan {
         self.workers
     }
 
+    /// Where the samples come from, if they are not in memory.
+    pub(super) fn stream(&self) -> Option<&StreamReader> {
+        self.stream.as_ref()
+    }
+
     /// The number of optimiser steps of the run.
     pub(super) fn total_steps(&self) -> usize {
         self.ends.last().copied().unwrap_or(0)
@@ -125,10 +158,11 @@ impl Plan {
 
     /// Whether an epoch is over after that many steps.
     pub(super) fn ends_epoch(&self, steps: usize) -> bool {
-        self.ends.contains(&steps)
+        let streamed = |stream: &StreamReader| stream.ends_epoch(steps);
+        self.ends.contains(&steps) || self.stream().is_some_and(streamed)
     }
 
-    /// The steps of an epoch.
+    /// The steps of an epoch, of data that are in memory.
     pub(super) fn steps(&self, epoch: usize) -> Vec<Step> {
         let start = self.start(epoch);
         let end = self.ends.get(epoch).copied().unwrap_or(start);
@@ -156,6 +190,9 @@ impl Plan {
     pub(super) fn epochs_after(&self, steps: usize) -> f64 {
         if steps == 0 {
             return 0.0;
+        }
+        if let Some(stream) = &self.stream {
+            return stream.epochs_after(steps, self.total_steps());
         }
         let epoch = self.epoch_of(steps - 1);
         let whole = match epoch + 1 == self.ends.len() {
@@ -209,6 +246,7 @@ mod tests {
         vec![TrainingSet {
             name: None,
             dataset: Arc::new(dataset),
+            stream: None,
             loss: 0,
         }]
     }

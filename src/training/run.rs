@@ -55,6 +55,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         let plan = Arc::new(plan);
         if let Some(checkpoint) = checkpoint {
             checkpoint.check(&plan)?;
+            checkpoint.go_on(&plan)?;
         }
         let mode = match arguments.dropout {
             true => Mode::Training,
@@ -160,7 +161,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
                 optimizer = optimizer.load_record(moments);
             }
             let rate = MonitoredRate::new(monitor.clone(), arguments.learning_rate);
-            let loader = Arc::new(StepLoader::new(plan.clone(), first_step));
+            let loader = Arc::new(StepLoader::new(plan.clone(), session.clone(), first_step));
             let training = SupervisedTraining::new(&output_dir, loader, Arc::new(NoValidation))
                 .with_application_logger(None)
                 .with_metric_logger(InMemoryMetricLogger::new())

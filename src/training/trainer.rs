@@ -4,7 +4,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::TrainingArguments;
 use super::checkpoint::Checkpoint;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, IterableDataset};
 use super::event::{Listener, TrainingEvent};
 use super::learner::TrainableLoss;
 use super::monitor::BoxedEvaluator;
@@ -54,6 +54,22 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         loss: L,
     ) -> Self {
         Self::of(model, arguments, TrainingData::single(dataset, loss))
+    }
+
+    /// The same on data that are read while they are trained on, and need not fit into
+    /// memory: the stream holds its shuffle buffer, the trainer a step and a batch.
+    ///
+    /// As the reference has it, [`max_steps`](TrainingArguments::max_steps) is needed, the
+    /// data are begun anew as often as it takes, and samples come in the stream's own order,
+    /// whatever batch sampler: [`shuffle`](IterableDataset::shuffle) draws one. A sample that
+    /// cannot be read ends the run; its checkpoints stay.
+    pub fn with_stream(
+        model: SentenceTransformer<B>,
+        arguments: TrainingArguments,
+        stream: IterableDataset,
+        loss: L,
+    ) -> Self {
+        Self::of(model, arguments, TrainingData::streamed(stream, loss))
     }
 
     /// The same on several data sets, each with its name, under one loss. Each batch is of

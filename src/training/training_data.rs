@@ -5,8 +5,9 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::TrainingArguments;
 use super::best_model::LOSS;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, IterableDataset};
 use super::learner::TrainableLoss;
+use super::sampler::BatchSampler;
 use super::text_batch::ColumnPass;
 use crate::error::{Result, TrainingError};
 use crate::loss::LossData;
@@ -27,7 +28,10 @@ pub(super) struct TrainingData<L> {
 pub(super) struct TrainingSet {
     /// Its name, if there are several.
     pub name: Option<String>,
+    /// Its samples; of a stream the first one, which shows what they are like.
     pub dataset: Arc<Dataset>,
+    /// What reads its samples, if they are not in memory.
+    pub stream: Option<IterableDataset>,
     /// The place of its loss.
     pub loss: usize,
 }
@@ -38,6 +42,7 @@ impl<L> TrainingData<L> {
         let set = TrainingSet {
             name: None,
             dataset: Arc::new(dataset),
+            stream: None,
             loss: 0,
         };
         Self {
@@ -47,11 +52,21 @@ impl<L> TrainingData<L> {
         }
     }
 
+    /// A data set that is not in memory, and its loss.
+    pub(super) fn streamed(stream: IterableDataset, loss: L) -> Self {
+        let mut data = Self::single(stream.head(), loss);
+        for set in &mut data.train {
+            set.stream = Some(stream.clone());
+        }
+        data
+    }
+
     /// Several data sets under one loss.
     pub(super) fn shared(datasets: impl IntoIterator<Item = (String, Dataset)>, loss: L) -> Self {
         let set = |(name, dataset)| TrainingSet {
             name: Some(name),
             dataset: Arc::new(dataset),
+            stream: None,
             loss: 0,
         };
         Self {
@@ -72,6 +87,7 @@ impl<L> TrainingData<L> {
             data.train.push(TrainingSet {
                 name: Some(name),
                 dataset: Arc::new(dataset),
+                stream: None,
                 loss: data.losses.len(),
             });
             data.losses.push(loss);
@@ -91,6 +107,7 @@ impl<L> TrainingData<L> {
             loss: same.map_or(shared, |set| set.loss),
             name,
             dataset: Arc::new(dataset),
+            stream: None,
         });
     }
 
@@ -98,7 +115,8 @@ impl<L> TrainingData<L> {
     ///
     /// # Errors
     /// [`TrainingError`] for data without samples, without a name of their own or without
-    /// a loss, and whatever the loss says of the data.
+    /// a loss, for arguments that do not go with a stream, and whatever the loss says of the
+    /// data.
     pub(super) fn check<B: AutodiffBackend>(
         &self,
         model: &SentenceTransformer<B>,
@@ -153,7 +171,10 @@ impl<L> TrainingData<L> {
         );
         for (sets, size) in [(&self.train, train), (&self.eval, eval)] {
             for set in sets {
-                sampler.check(&set.dataset, size)?;
+                match &set.stream {
+                    Some(_) => check_streamed(arguments)?,
+                    None => sampler.check(&set.dataset, size)?,
+                }
             }
         }
         if let Some(prompts) = &arguments.prompts {
@@ -213,6 +234,31 @@ impl<L> TrainingData<L> {
             train: self.train.iter().map(of_set).collect(),
             eval: self.eval.iter().map(of_set).collect(),
         })
+    }
+}
+
+/// Checks that the arguments go with data whose samples come in their own order, and whose
+/// end is not known.
+fn check_streamed(arguments: &TrainingArguments) -> Result<()> {
+    let refuse = |argument, expected, found| {
+        Err(TrainingError::InvalidArgument {
+            argument,
+            expected,
+            found,
+        }
+        .into())
+    };
+    if arguments.max_steps.is_none() {
+        let expected = "the steps of the run, which the length of a stream does not tell";
+        return refuse("max_steps", expected, "None".to_owned());
+    }
+    match arguments.batch_sampler {
+        BatchSampler::Random | BatchSampler::Sequential => Ok(()),
+        sampler => refuse(
+            "batch_sampler",
+            "the default one for a stream, whose samples come in its own order",
+            format!("{sampler:?}"),
+        ),
     }
 }
 

@@ -11,6 +11,7 @@ mod losses;
 mod model_card;
 mod resume;
 mod steps;
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

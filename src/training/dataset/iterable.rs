@@ -23,7 +23,8 @@ use crate::training::seed;
 pub struct IterableDataset {
     source: Source,
     names: Vec<String>,
-    label_width: Option<usize>,
+    /// The first sample, unshuffled.
+    first: Sample,
     shuffle: Option<Shuffle>,
 }
 
@@ -90,7 +91,7 @@ impl IterableDataset {
         })?;
         Ok(Self {
             names: samples.names().to_vec(),
-            label_width: first.label.map(|label| label.len()),
+            first,
             source: Source::Files {
                 paths,
                 options,
@@ -120,7 +121,7 @@ impl IterableDataset {
         })?;
         Ok(Self {
             names: names.into_iter().map(Into::into).collect(),
-            label_width: first.label.map(|label| label.len()),
+            first,
             source: Source::Generator(Arc::new(move || Box::new(generator()))),
             shuffle: None,
         })
@@ -141,7 +142,18 @@ impl IterableDataset {
 
     /// The numbers of one label.
     pub fn label_width(&self) -> Option<usize> {
-        self.label_width
+        self.first.label.as_ref().map(Vec::len)
+    }
+
+    /// What the samples are like: the first one of the data, alone.
+    pub(in crate::training) fn head(&self) -> Dataset {
+        Dataset::from_samples(&self.names, [self.first.clone()])
+    }
+
+    /// The samples that are held to draw the next one from, and the seed; none in the data's
+    /// own order.
+    pub(in crate::training) fn shuffling(&self) -> Option<(usize, u64)> {
+        self.shuffle.map(|order| (order.buffer_size, order.seed))
     }
 
     /// The samples of an epoch, from its first one.
@@ -170,7 +182,7 @@ impl IterableDataset {
         Samples {
             source,
             names: self.names.clone(),
-            label_width: self.label_width,
+            label_width: self.label_width(),
             held: Vec::new(),
             buffer_size: self.shuffle.map_or(1, |shuffle| shuffle.buffer_size.max(1)),
             rng,
@@ -188,7 +200,7 @@ impl fmt::Debug for IterableDataset {
         f.debug_struct("IterableDataset")
             .field("paths", &paths)
             .field("names", &self.names)
-            .field("label_width", &self.label_width)
+            .field("label_width", &self.label_width())
             .field("shuffle", &self.shuffle)
             .finish_non_exhaustive()
     }
