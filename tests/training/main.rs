@@ -10,6 +10,7 @@ mod errors;
 mod losses;
 mod resume;
 mod steps;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -239,9 +239,10 @@ pub(super) fn attention<B: Backend>(
     inputs: [Tensor<B, 2>; 3],
     attention: Attention,
 ) -> Tensor<B, 2> {
-    let inputs = inputs.map(tracked);
-    let nodes = [0, 1, 2].map(|i| inputs[i].node.clone());
-    let inputs = inputs.map(|input| Floats::new(input.primitive));
+    // They live on until the step is registered: autodiff forgets a node that nobody holds.
+    let parents = inputs.map(tracked);
+    let nodes = [0, 1, 2].map(|i| parents[i].node.clone());
+    let inputs = [0, 1, 2].map(|i| Floats::new(parents[i].primitive.clone()));
     let output = attention.forward([&inputs[0], &inputs[1], &inputs[2]]);
     let output = output.into_primitive();
     from_tracked(
