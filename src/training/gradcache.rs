@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::learner::{TrainableLoss, TrainingModel, scalar};
+use super::leaves::{embeddings_as_leaves, with_own_leaves};
 use super::seed;
 use super::text_batch::TextBatch;
 use crate::error::Result;
@@ -40,14 +41,15 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
         .map(|columns| columns.into_iter().map(track).collect())
         .collect();
 
-    let input = model.loss_input(loss, layers.clone(), batch)?;
     let mut of_embeddings = vec![vec![None; batch.columns.len()]; layers.len()];
+    let input = model.loss_input(loss, layers, batch)?;
     let mut gradients = GradientsAccumulator::new();
     let mut sum = 0.0;
-    for value in rows_by_rows(loss, &input, mini_batch.rows) {
-        let mut of_rows = value.clone().mul_scalar(share).backward();
-        sum += scalar(value);
-        for (layer, so_far) in layers.iter().zip(&mut of_embeddings) {
+    for part in rows_by_rows(loss, &input, mini_batch.rows) {
+        let mut of_rows = part.value.clone().mul_scalar(share).backward();
+        sum += scalar(part.value);
+        let layers = part.input.layers.iter().chain([&part.input.embeddings]);
+        for (layer, so_far) in layers.zip(&mut of_embeddings) {
             for (column, so_far) in layer.iter().zip(so_far) {
                 let of_column = column.grad_remove(&mut of_rows);
                 *so_far = match (so_far.take(), of_column) {
@@ -56,7 +58,7 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
                 };
             }
         }
-        gradients.accumulate(model, GradientsParams::from_grads(of_rows, model));
+        gradients.accumulate(model, GradientsParams::from_grads(of_rows, &part.loss));
     }
 
     for (place, (texts, parts)) in batch.columns.iter().zip(&parts).enumerate() {
@@ -68,8 +70,8 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
         for (part, range) in parts.iter().enumerate() {
             let texts = &texts[range.clone()];
             let seed = mask_seed(batch, place, part);
-            let embeddings =
-                model.embed(&model.model, texts, batch.pass(place), with_layers, seed)?;
+            let own = with_own_leaves(&model.model);
+            let embeddings = model.embed(&own, texts, batch.pass(place), with_layers, seed)?;
             let products = embeddings.into_iter().zip(&of_column);
             let products = products.filter_map(|(layer, of_layer)| {
                 let of_layer = of_layer.as_ref()?.clone();
@@ -77,10 +79,17 @@ pub(super) fn gradients<B: AutodiffBackend, L: TrainableLoss<B>>(
                 Some((layer * Tensor::from_inner(of_part)).sum())
             });
             let passed_on = Tensor::cat(products.collect(), 0).sum().backward();
-            gradients.accumulate(model, GradientsParams::from_grads(passed_on, model));
+            gradients.accumulate(model, GradientsParams::from_grads(passed_on, &own));
         }
     }
     Ok((sum, gradients.grads()))
+}
+
+/// A part of a loss, and the leaves that its gradients are of.
+struct LossPart<B: AutodiffBackend, L> {
+    loss: L,
+    input: LossInput<B>,
+    value: Tensor<B, 1>,
 }
 
 /// The parts of a loss: those of so many rows each, or the whole loss. A part is made when
@@ -89,7 +98,7 @@ fn rows_by_rows<'a, B: AutodiffBackend, L: TrainableLoss<B>>(
     loss: &'a L,
     input: &'a LossInput<B>,
     rows: usize,
-) -> impl Iterator<Item = Tensor<B, 1>> + 'a {
+) -> impl Iterator<Item = LossPart<B, L>> + 'a {
     let batch = input
         .embeddings
         .first()
@@ -101,11 +110,12 @@ fn rows_by_rows<'a, B: AutodiffBackend, L: TrainableLoss<B>>(
         }
         let range = start..(start + rows.max(1)).min(batch);
         start = range.end;
-        let part = loss.forward_rows(input, range);
-        Some(part.unwrap_or_else(|| {
+        let (loss, input) = (with_own_leaves(loss), embeddings_as_leaves(input));
+        let value = loss.forward_rows(&input, range).unwrap_or_else(|| {
             start = batch;
             loss.forward(input.clone())
-        }))
+        });
+        Some(LossPart { loss, input, value })
     })
 }
 

@@ -8,6 +8,7 @@ use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
 use super::gradcache;
 use super::history::StepRecord;
+use super::leaves::with_own_leaves;
 use super::loader::StepBatch;
 use super::seed;
 use super::session::{Session, StepLoss};
@@ -129,7 +130,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             }
             let (value, of_batch) = match loss.mini_batch() {
                 Some(size) => gradcache::gradients(self, loss, &batch, size, share)?,
-                None => self.gradients_at_once(loss, &batch, share)?,
+                None => with_own_leaves(self).gradients_at_once(set.loss, &batch, share)?,
             };
             sum += value * share;
             gradients.accumulate(self, of_batch);
@@ -139,10 +140,11 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
 
     fn gradients_at_once(
         &self,
-        loss: &L,
+        loss: usize,
         batch: &TextBatch<'_>,
         share: f64,
     ) -> Result<(f64, GradientsParams)> {
+        let loss = &self.losses[loss];
         let layers = self.embed_batch(&self.model, batch, loss.needs_layers())?;
         let value = loss.forward(self.loss_input(loss, layers, batch)?);
         let gradients = value.clone().mul_scalar(share).backward();

@@ -26,6 +26,11 @@
 //! only the GPU backends can be trained on, the CPU's no longer, and it synchronises
 //! gradients inside each backward pass, of which a step with several batches, or with a
 //! cached loss, has several.
+//!
+//! # Several runs at once
+//! Runs in threads of one process compute what each would on its own. Only dropout's masks
+//! come from a generator that Burn's backends share among threads: with it, such runs are
+//! sound, but do not follow from their seeds.
 
 mod argument_checks;
 mod arguments;
@@ -38,6 +43,7 @@ mod event;
 mod gradcache;
 mod history;
 mod learner;
+mod leaves;
 mod loader;
 mod metrics;
 mod monitor;

@@ -1,7 +1,6 @@
 //! Runs with every kind of argument against Sentence Transformers' trainer.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sentence_burn::LoadAdapterOptions;
 use sentence_burn::SentenceTransformer;
@@ -18,12 +17,6 @@ use crate::backend_under_test::{TestAutodiffBackend, device};
 use crate::fixture::{json, path};
 
 type B = TestAutodiffBackend;
-
-/// Runs go one at a time.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The tolerance of losses after some steps.
 const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
@@ -110,7 +103,6 @@ fn options(dir: &Path) -> TrainingArguments {
 
 #[test]
 fn rates_decay_accumulation_and_evaluation_are_pythons() {
-    let _alone = alone();
     let expected = &json("training_arguments/expected.json")["runs"]["options"];
     let dir = tempfile::tempdir().unwrap();
     let train = |arguments| {
@@ -159,7 +151,6 @@ fn rates_decay_accumulation_and_evaluation_are_pythons() {
 
 #[test]
 fn prompts_are_pythons() {
-    let _alone = alone();
     let runs = json("training_arguments/expected.json");
     let expected = &runs["runs"]["prompts"];
     let dir = tempfile::tempdir().unwrap();
@@ -181,7 +172,6 @@ fn prompts_are_pythons() {
 
 #[test]
 fn data_sets_in_turn_with_a_loss_each_are_pythons() {
-    let _alone = alone();
     let runs = json("training_arguments/expected.json");
     let expected = &runs["runs"]["round_robin"];
     let dir = tempfile::tempdir().unwrap();
@@ -217,7 +207,6 @@ fn data_sets_in_turn_with_a_loss_each_are_pythons() {
 
 #[test]
 fn without_clipping_or_warm_up_too() {
-    let _alone = alone();
     let runs = json("training_arguments/expected.json");
     let expected = &runs["runs"]["without_options"];
     let dir = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ mod model_card;
 mod resume;
 mod steps;
 mod streams;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
