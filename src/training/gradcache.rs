@@ -330,7 +330,9 @@ mod tests {
             rows.float().add_scalar(shift).sin().reshape([7, 2])
         };
         let input = LossInput::new(vec![column(0.0), column(0.3)]);
-        let parts: Vec<f64> = rows_by_rows(&loss, &input, 3).map(scalar).collect();
+        let parts: Vec<f64> = rows_by_rows(&loss, &input, 3)
+            .map(|part| scalar(part.value))
+            .collect();
         assert_eq!(parts.len(), 3);
         let whole = scalar(loss.forward(input.clone()));
         assert!((parts.iter().sum::<f64>() - whole).abs() < 1e-6);

@@ -72,7 +72,7 @@ fn a_later_run_goes_on_where_an_earlier_one_was_cut_off() {
         ranges(&setup, &format!("/{WEIGHTS}")),
         [Some(second_half(WEIGHTS))]
     );
-    assert!(!files_below(&blobs).iter().any(|name| partial(name)));
+    assert!(!files_below(&blobs).iter().any(partial));
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Download<'_> {
     /// the listed size and the listed digest.
     ///
     /// What an earlier try left is continued, and what this one leaves can be.
-    pub(super) fn into_file(&self, target: &Path) -> Result<(), HubError> {
+    pub(super) fn fetch_into(&self, target: &Path) -> Result<(), HubError> {
         let partial = partial_of(target);
         let unusable = |source| HubError::Cache {
             path: partial.clone(),

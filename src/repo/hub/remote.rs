@@ -96,7 +96,7 @@ impl<'a> Remote<'a> {
                 retries: self.options.retries,
                 explainer: self.explainer(),
             };
-            download.into_file(&content)?;
+            download.fetch_into(&content)?;
         }
         cache.link(commit, &file.path, &content)
     }

@@ -68,7 +68,7 @@ pub(super) fn describe<B: Backend>(
     usage.rust(text)?;
     writeln!(text, "```\n")?;
     if let Some(base) = adapter.and(base_model(model, adapter)) {
-        usage.into_base(text, base)?;
+        usage.with_base(text, base)?;
     }
     Ok(())
 }
@@ -172,7 +172,7 @@ impl Usage<'_> {
     }
 
     /// How to load an adapter into a base model that is there already.
-    fn into_base(&self, text: &mut String, base: &str) -> fmt::Result {
+    fn with_base(&self, text: &mut String, base: &str) -> fmt::Result {
         let id = self.id;
         writeln!(
             text,
