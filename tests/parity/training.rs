@@ -152,7 +152,6 @@ fn ranking_loss_and_gradients_are_pythons() {
 
 #[test]
 fn twenty_steps_are_pythons() {
-    let _alone = crate::training_arguments::alone();
     let expected = json("training_curve/expected.json");
     let tensors = Expected::read("training_curve/expected.safetensors");
     let dir = tempfile::tempdir().unwrap();
