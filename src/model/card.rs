@@ -71,7 +71,7 @@ pub struct CardDataset {
     pub id: Option<String>,
     /// The commit that it was taken at.
     pub revision: Option<String>,
-    /// How many samples it has.
+    /// How many samples it has; 0 where it is not known: the card then leaves it out.
     pub size: usize,
     /// Its columns.
     pub columns: Vec<CardColumn>,

@@ -68,7 +68,10 @@ pub(super) fn note_run<B: AutodiffBackend, L: TrainableLoss<B>>(
     let describe = |sets: &[&TrainingSet], named: Vec<CardDataset>| {
         let entries = sets.iter().zip(entries(sets, named));
         let described = entries.map(|(set, entry)| CardDataset {
-            size: set.dataset.len(),
+            size: match set.stream {
+                Some(_) => 0,
+                None => set.dataset.len(),
+            },
             columns: columns(&inner, &set.dataset),
             samples: samples(&set.dataset),
             loss: losses.get(set.loss).map(|loss| loss.describe()),

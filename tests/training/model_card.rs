@@ -447,6 +447,7 @@ fn every_data_set_of_a_run_goes_onto_the_card() {
         save_strategy: SaveStrategy::Steps,
         save_steps: Interval::Steps(4),
         load_best_model_at_end: true,
+        metric_for_best_model: Some("first_loss".to_owned()),
         ..curve_arguments(folder.path())
     };
     let mut model = model();

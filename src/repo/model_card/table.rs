@@ -86,11 +86,11 @@ mod tests {
             vec!["long|er\nname"],
             vec!["ä", "2", "left out"],
         ];
-        let expected = "| Metric            | Value |\n\
-                        |:------------------|:------|\n\
-                        | a                 | 1     |\n\
+        let expected = "| Metric           | Value |\n\
+                        |:-----------------|:------|\n\
+                        | a                | 1     |\n\
                         | long\\|er<br>name |       |\n\
-                        | ä                 | 2     |\n";
+                        | ä                | 2     |\n";
         assert_eq!(table(&["Metric", "Value"], &rows), expected);
     }
 
