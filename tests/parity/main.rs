@@ -37,4 +37,5 @@ mod search;
 mod sizes;
 #[cfg(feature = "train")]
 mod training;
+#[cfg(feature = "train")]
 mod training_arguments;

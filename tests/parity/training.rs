@@ -14,10 +14,10 @@ use crate::backend_under_test::{TestAutodiffBackend, device};
 use crate::fixture::{Expected, TOLERANCE, json, path, values};
 
 type B = TestAutodiffBackend;
-type Model = SentenceTransformer<B>;
+pub(crate) type Model = SentenceTransformer<B>;
 
 /// The tolerance of losses and weights after some steps.
-const CURVE_TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
+pub(crate) const CURVE_TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
     1e-3
 } else {
     1e-4
@@ -54,7 +54,7 @@ fn furthest(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// The base with the adapter that the Python run starts from.
-fn model() -> Model {
+pub(crate) fn model() -> Model {
     let mut model = Model::load(path("tiny_bert/v6"), &device()).unwrap();
     let options = LoadAdapterOptions {
         is_trainable: true,
@@ -66,18 +66,18 @@ fn model() -> Model {
     model
 }
 
-fn pairs() -> Dataset {
+pub(crate) fn pairs() -> Dataset {
     Dataset::from_jsonl(path("training_curve/pairs.jsonl")).unwrap()
 }
 
-fn mnrl() -> MultipleNegativesRankingLoss {
+pub(crate) fn mnrl() -> MultipleNegativesRankingLoss {
     MultipleNegativesRankingLossConfig::default()
         .init()
         .unwrap()
 }
 
 /// The arguments of the Python run.
-fn curve_arguments(output_dir: &Path) -> TrainingArguments {
+pub(crate) fn curve_arguments(output_dir: &Path) -> TrainingArguments {
     TrainingArguments {
         output_dir: output_dir.to_owned(),
         num_train_epochs: 1.0,

@@ -2,60 +2,23 @@
 
 use std::path::Path;
 
-use sentence_burn::LoadAdapterOptions;
-use sentence_burn::SentenceTransformer;
-use sentence_burn::loss::{
-    AnyLoss, CosineSimilarityLoss, MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig,
-};
+use sentence_burn::loss::{AnyLoss, CosineSimilarityLoss};
 use sentence_burn::training::{
-    BatchSampler, Dataset, Interval, IntervalStrategy, LrSchedulerType, MultiDatasetBatchSampler,
-    SaveStrategy, Trained, Trainer, TrainingArguments, TrainingPrompts,
+    Dataset, Interval, IntervalStrategy, LrSchedulerType, MultiDatasetBatchSampler, Trained,
+    Trainer, TrainingArguments, TrainingPrompts,
 };
 use serde_json::Value;
 
-use crate::backend_under_test::{TestAutodiffBackend, device};
-use crate::fixture::{json, path};
+use crate::backend_under_test::TestAutodiffBackend;
+use crate::fixture::json;
+use crate::training::{CURVE_TOLERANCE, curve_arguments, mnrl, model, pairs};
 
 type B = TestAutodiffBackend;
 
-/// The tolerance of losses after some steps.
-const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
-    1e-3
-} else {
-    1e-4
-};
-
-fn model() -> SentenceTransformer<B> {
-    let mut model = SentenceTransformer::load(path("tiny_bert/v6"), &device()).unwrap();
-    let options = LoadAdapterOptions {
-        is_trainable: true,
-        ..Default::default()
-    };
-    model
-        .load_adapter_with(path("training_curve/initial"), &options)
-        .unwrap();
-    model
-}
-
-fn pairs() -> Dataset {
-    Dataset::from_jsonl(path("training_curve/pairs.jsonl")).unwrap()
-}
-
-fn mnrl() -> MultipleNegativesRankingLoss {
-    let config = MultipleNegativesRankingLossConfig::default();
-    config.init().unwrap()
-}
-
 fn arguments(dir: &Path) -> TrainingArguments {
     TrainingArguments {
-        output_dir: dir.to_owned(),
-        num_train_epochs: 1.0,
-        per_device_train_batch_size: 4,
-        learning_rate: 5e-3,
-        batch_sampler: BatchSampler::Sequential,
-        dropout: false,
-        save_strategy: SaveStrategy::No,
-        ..Default::default()
+        warmup_ratio: 0.0,
+        ..curve_arguments(dir)
     }
 }
 
@@ -114,7 +77,7 @@ fn rates_decay_accumulation_and_evaluation_are_pythons() {
     };
     let trained = train(options(dir.path()));
     let found = distance(&trained, expected);
-    assert!(found < TOLERANCE, "{found}");
+    assert!(found < CURVE_TOLERANCE, "{found}");
     let evaluations: Vec<(usize, f64)> = trained.evaluations[1..]
         .iter()
         .map(|evaluation| (evaluation.step, evaluation.score().unwrap()))
@@ -125,7 +88,7 @@ fn rates_decay_accumulation_and_evaluation_are_pythons() {
         assert_eq!(Some(*step as u64), wanted[0].as_u64());
         let wanted = wanted[1].as_f64().unwrap();
         assert!(
-            (loss - wanted).abs() < TOLERANCE * wanted,
+            (loss - wanted).abs() < CURVE_TOLERANCE * wanted,
             "{loss} {wanted}"
         );
     }
@@ -145,7 +108,7 @@ fn rates_decay_accumulation_and_evaluation_are_pythons() {
         let mut arguments = options(dir.path());
         change(&mut arguments);
         let found = distance(&train(arguments), expected);
-        assert!(found > 5.0 * TOLERANCE, "{name}: {found}");
+        assert!(found > 5.0 * CURVE_TOLERANCE, "{name}: {found}");
     }
 }
 
@@ -165,7 +128,7 @@ fn prompts_are_pythons() {
     };
     let both = r#"{"anchor": "query: ", "positive": "the passage "}"#;
     let found = train(Some(both));
-    assert!(found < TOLERANCE, "{found}");
+    assert!(found < CURVE_TOLERANCE, "{found}");
     assert!(train(None) > 1e-2);
     assert!(train(Some(r#""query: ""#)) > 1e-2);
 }
@@ -200,7 +163,7 @@ fn data_sets_in_turn_with_a_loss_each_are_pythons() {
     };
     let trained = train(|_| ());
     let found = distance(&trained, expected);
-    assert!(found < TOLERANCE, "{found}");
+    assert!(found < CURVE_TOLERANCE, "{found}");
     assert_eq!((trained.steps, trained.samples), (28, 112));
     assert!(distance(&train(|a| a.prompts = None), expected) > 1e-2);
 }
@@ -219,6 +182,6 @@ fn without_clipping_or_warm_up_too() {
         distance(&trained.unwrap(), expected)
     };
     let found = train(0.0);
-    assert!(found < TOLERANCE, "{found}");
+    assert!(found < CURVE_TOLERANCE, "{found}");
     assert!(train(1.0) > 1e-2);
 }
