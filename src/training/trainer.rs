@@ -192,7 +192,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// Trains from the beginning.
     ///
     /// # Errors
-    /// [`TrainingError`] for arguments, data or weights that cannot be trained, for
+    /// [`TrainingError`](crate::error::TrainingError) for arguments, data or weights that cannot be trained, for
     /// files that cannot be written and for a loss that is no longer a number;
     /// [`LossError`](crate::error::LossError) for data that the loss cannot read; and
     /// whatever the evaluator returns.
@@ -205,7 +205,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// no checkpoint.
     ///
     /// # Errors
-    /// As [`train`](Self::train), and [`TrainingError::CheckpointMismatch`] if the
+    /// As [`train`](Self::train), and [`TrainingError::CheckpointMismatch`](crate::error::TrainingError::CheckpointMismatch) if the
     /// checkpoint is of other data, batches or parameters.
     pub fn resume(self) -> Result<Trained<B, L>> {
         let checkpoints = Checkpoint::all_in(&self.arguments.output_dir)?;
