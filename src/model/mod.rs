@@ -1,6 +1,7 @@
 //! The model: a tokenizer, an encoder, the modules behind it and its adapters.
 
 mod adapter_choice;
+mod adapter_layers;
 mod adapters;
 mod card;
 mod config;
