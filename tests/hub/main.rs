@@ -15,6 +15,7 @@ use burn::backend::NdArray;
 use sentence_burn::error::{Error, HubError};
 use sentence_burn::repo::hub::{HubOptions, snapshot};
 use sentence_burn::{LoadOptions, SentenceTransformer};
+use serde_json::json;
 use server::{Hub, HubServer};
 
 const ID: &str = "owner/tiny";
@@ -47,6 +48,8 @@ fn tiny() -> Hub {
         ..Hub::default()
     }
 }
+
+type Model = SentenceTransformer<NdArray>;
 
 /// A hub, and options that lead to it and to a cache of its own.
 struct Setup {
@@ -519,29 +522,41 @@ fn the_environment_s_settings_are_not_read() {
     );
 }
 
-/// The files of an adapter fixture, whose base is that of this checkout.
-fn adapter_files(case: &str) -> server::Files {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let folder = fixtures.join("tiny_lora").join(case);
-    let files = files_below(&folder).into_iter().map(|path| {
-        let bytes = std::fs::read(folder.join(&path)).unwrap();
-        if path != "adapter_config.json" {
-            return (path, bytes);
-        }
-        let mut config: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        let base = fixtures.join("tiny_bert/v6");
-        config["base_model_name_or_path"] = base.to_str().unwrap().into();
-        (path, serde_json::to_vec(&config).unwrap())
-    });
-    files.collect()
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(path)
+}
+
+fn fixture_files(path: &str) -> server::Files {
+    let folder = fixture(path);
+    let read = |path: String| (path.clone(), std::fs::read(folder.join(path)).unwrap());
+    files_below(&folder).into_iter().map(read).collect()
+}
+
+/// The files of an adapter fixture, with other fields in its configuration.
+fn adapter_files(case: &str, fields: serde_json::Value) -> server::Files {
+    let mut files = fixture_files(&format!("tiny_lora/{case}"));
+    let config = files.get_mut("adapter_config.json").unwrap();
+    let mut changed: serde_json::Value = serde_json::from_slice(config).unwrap();
+    for (field, value) in fields.as_object().unwrap() {
+        changed[field] = value.clone();
+    }
+    *config = serde_json::to_vec(&changed).unwrap();
+    files
+}
+
+/// The same with the base of this checkout.
+fn adapter_on_disk(case: &str) -> server::Files {
+    let base = fixture("tiny_bert/v6");
+    adapter_files(case, json!({ "base_model_name_or_path": base }))
 }
 
 #[test]
 fn a_revision_is_that_of_an_adapter_s_weights_too() {
     // Sentence Transformers reads the configuration at the revision and the weights at main.
-    type Model = SentenceTransformer<NdArray>;
     let setup = Setup::new(Hub {
-        files: adapter_files("default"),
+        files: adapter_on_disk("default"),
         ..tiny()
     });
     let load = |revision: &str| {
@@ -562,7 +577,7 @@ fn a_revision_is_that_of_an_adapter_s_weights_too() {
         let old = std::mem::take(&mut hub.files);
         hub.past.insert(COMMIT.to_owned(), old);
         let weights = "adapter_model.safetensors";
-        let mut changed = adapter_files("default");
+        let mut changed = adapter_on_disk("default");
         // The same adapter with A and B of another sign in one layer: other weights.
         let bytes = changed.get_mut(weights).unwrap();
         let last = bytes.len() - 1;
@@ -574,4 +589,50 @@ fn a_revision_is_that_of_an_adapter_s_weights_too() {
     assert_ne!(new, old);
     assert_eq!(load(COMMIT), old);
     assert_eq!(load(NEXT_COMMIT), new);
+}
+
+#[test]
+fn an_adapter_brings_its_base_at_the_revision_that_it_was_trained_on() {
+    const BASE: &str = "owner/base";
+    let fields = |revision: &str| json!({ "base_model_name_or_path": BASE, "revision": revision });
+    let base = Hub {
+        id: BASE.to_owned(),
+        commit: NEXT_COMMIT.to_owned(),
+        // Trained on another commit than today's, which would not load.
+        files: [("README.md".to_owned(), Vec::new())].into(),
+        past: [(COMMIT.to_owned(), fixture_files("tiny_bert/v6"))].into(),
+        ..Hub::default()
+    };
+    let setup = Setup::new(Hub {
+        files: adapter_files("default", fields(COMMIT)),
+        also: vec![base],
+        ..tiny()
+    });
+    let load = |hub: &HubOptions| {
+        let options = LoadOptions {
+            hub: hub.clone(),
+            ..LoadOptions::default()
+        };
+        Model::load_with(ID, &options, &Default::default())
+    };
+    let embed = |model: &Model| model.encode(&["a dog"]).unwrap().into_data();
+    let mut model = load(&setup.options).unwrap();
+    let mut expected = Model::load(fixture("tiny_bert/v6"), &Default::default()).unwrap();
+    let plain = embed(&expected);
+    expected.load_adapter(fixture("tiny_lora/default")).unwrap();
+    assert_eq!(embed(&model), embed(&expected));
+    model.disable_adapters().unwrap();
+    assert_eq!(embed(&model), plain);
+    assert_ne!(embed(&model), embed(&expected));
+
+    // Both are in the cache.
+    let offline = load(&setup.offline()).unwrap();
+    assert_eq!(embed(&offline), embed(&expected));
+
+    // A base that the hub does not have.
+    setup.server.hub().also.clear();
+    setup.server.hub().files = adapter_files("default", fields("main"));
+    setup.server.hub().commit = "3333333333333333333333333333333333333333".to_owned();
+    let error = load(&setup.options).unwrap_err().to_string();
+    assert!(error.contains(BASE), "{error}");
 }

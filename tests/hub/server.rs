@@ -66,6 +66,8 @@ pub(crate) struct Hub {
     pub(crate) makes_none: bool,
     /// The status that every request is answered with.
     pub(crate) failing: Option<u16>,
+    /// Other repositories that the hub has.
+    pub(crate) also: Vec<Hub>,
     /// The requests so far.
     pub(crate) requests: Vec<Request>,
 }
@@ -239,6 +241,11 @@ impl Hub {
     fn answer(&mut self, request: &Request) -> Response {
         if let Some(status) = self.failing {
             return Response::error(status, "", "the hub has a bad day");
+        }
+        let asks_for =
+            |other: &&mut Self| format!("{}/", request.path).contains(&format!("/{}/", other.id));
+        if let Some(other) = self.also.iter_mut().find(asks_for) {
+            return other.answer(request);
         }
         for (part, status, wait, times) in &mut self.faults {
             if *times > 0 && request.path.contains(*part) {
