@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use sentence_burn::training::{
     BatchSampler, Interval, IntervalStrategy, IterableDataset, LrSchedulerType,
-    MultiDatasetBatchSampler, SaveStrategy, TrainingArguments, TrainingPrompts,
+    MultiDatasetBatchSampler, RouterMapping, SaveStrategy, TrainingArguments, TrainingPrompts,
 };
 
 /// How to train: the reference's training arguments.
@@ -82,6 +82,9 @@ pub(crate) struct Options {
     /// files a file's name may stand for its column.
     #[arg(long, value_name = "COLUMN=TEXT")]
     prompt: Vec<String>,
+    /// The route of a column's texts, where the model has a Router: anchor=query. May be repeated.
+    #[arg(long, value_name = "COLUMN=ROUTE")]
+    route: Vec<String>,
     /// Steps between two log lines, or a share of the run below 1.
     #[arg(long, default_value_t = 10.0, value_name = "STEPS")]
     logging_steps: f64,
@@ -164,6 +167,13 @@ impl Options {
                 .ok_or_else(|| format!("--prompt {given}: expected COLUMN=TEXT"))?;
             prompts.push((column.to_owned(), text.to_owned()));
         }
+        let mut routes = Vec::with_capacity(self.route.len());
+        for given in &self.route {
+            let (column, route) = given
+                .split_once('=')
+                .ok_or_else(|| format!("--route {given}: expected COLUMN=ROUTE"))?;
+            routes.push((column, route));
+        }
         let kwargs = self.lr_scheduler_kwargs.as_deref().unwrap_or("{}");
         let kwargs = serde_json::from_str(kwargs)
             .map_err(|error| format!("--lr-scheduler-kwargs {kwargs}: {error}"))?;
@@ -193,6 +203,7 @@ impl Options {
             seed: self.seed,
             prompts: (!prompts.is_empty())
                 .then(|| TrainingPrompts::Named(prompts.into_iter().collect())),
+            router_mapping: (!routes.is_empty()).then(|| RouterMapping::by_column(routes)),
             batch_sampler: sampler,
             multi_dataset_batch_sampler: match self.round_robin {
                 true => MultiDatasetBatchSampler::RoundRobin,

@@ -154,16 +154,27 @@ impl<B: Backend> SentenceTransformer<B> {
     /// # Errors
     /// [`ModuleError::NoRoute`](crate::error::ModuleError).
     pub(super) fn way_for(&self, task: Option<&str>) -> Result<usize> {
-        let is_routed = self
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::Router(_)));
-        if !is_routed {
+        if !self.is_routed() {
             return Ok(0);
         }
         let way = Way::of(&self.steps, task)?;
         let known = self.ways.iter().position(|known| known.way == way);
         Ok(known.unwrap_or_default())
+    }
+
+    /// Whether a Router chooses between routes.
+    pub(crate) fn is_routed(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::Router(_)))
+    }
+
+    /// The tokenizer of texts that are for a task.
+    ///
+    /// # Errors
+    /// [`ModuleError::NoRoute`](crate::error::ModuleError).
+    pub(crate) fn tokenizer_for(&self, task: Option<&str>) -> Result<&TextTokenizer> {
+        let way = self.way_for(task)?;
+        Ok(self.input(self.way(way)).tokenizer)
     }
 
     /// The number of a way that the model's own encoder reads the texts of.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::multi_dataset_sampler::MultiDatasetBatchSampler;
 use super::prompts::TrainingPrompts;
+use super::router_mapping::RouterMapping;
 use super::sampler::BatchSampler;
 use super::schedule::{LearningRateSchedule, LrSchedulerType};
 use super::scheduler_kwargs::LrSchedulerKwargs;
@@ -74,6 +75,8 @@ pub struct TrainingArguments {
     /// The adapters that a column's texts go through, by the column's name: the active ones
     /// where a column is not named. Only active adapters train.
     pub column_adapters: BTreeMap<String, Vec<String>>,
+    /// The routes of the columns' texts, which a model with a Router needs.
+    pub router_mapping: Option<RouterMapping>,
     /// How samples are put into batches.
     pub batch_sampler: BatchSampler,
     /// In what order the batches of several data sets come.
@@ -140,6 +143,7 @@ impl Default for TrainingArguments {
             full_determinism: false,
             prompts: None,
             column_adapters: BTreeMap::new(),
+            router_mapping: None,
             batch_sampler: BatchSampler::Random,
             multi_dataset_batch_sampler: MultiDatasetBatchSampler::Proportional,
             dataloader_drop_last: false,
@@ -210,6 +214,7 @@ mod tests {
             batch_sampler: BatchSampler::NoDuplicates,
             eval_steps: Some(0.1.into()),
             prompts: Some(TrainingPrompts::One("query: ".to_owned())),
+            router_mapping: Some(RouterMapping::by_column([("anchor", "query")])),
             learning_rate_mapping: [("b".to_owned(), 1.0), ("a".to_owned(), 2.0)].into(),
             ..Default::default()
         };

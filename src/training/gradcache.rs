@@ -134,8 +134,10 @@ fn parts<B: AutodiffBackend, L: TrainableLoss<B>>(
             let range = |start: usize| start..(start + mini_batch.rows.max(1)).min(texts.len());
             return Ok(starts.map(range).collect());
         };
-        let prompt = batch.pass(place).and_then(|pass| pass.prompt.as_deref());
-        let encodings = model.model.tokenizer().encode(texts, prompt)?;
+        let pass = batch.pass(place);
+        let prompt = pass.and_then(|pass| pass.prompt.as_deref());
+        let task = pass.and_then(|pass| pass.task.as_deref());
+        let encodings = model.model.tokenizer_for(task)?.encode(texts, prompt)?;
         let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
         Ok(by_tokens(&lengths, most))
     };

@@ -193,7 +193,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
     ) -> Result<Vec<Tensor<M, 2>>> {
         let device = model.device();
         let prompt = column.and_then(|column| column.prompt.as_deref());
-        let tokens = model.tokenize(texts, prompt, &device)?;
+        let task = column.and_then(|column| column.task.as_deref());
+        let tokens = model.tokenize_for(task, texts, prompt, &device)?;
         M::seed(&device, seed);
         let own = column.and_then(|column| column.adapters.clone());
         let route = own.map(|adapters| AdapterRoute {

@@ -12,6 +12,8 @@ pub(super) struct ColumnPass {
     pub adapters: Option<Arc<[String]>>,
     /// What is put in front of each text.
     pub prompt: Option<String>,
+    /// What they are embedded for, by which a Router chooses a route.
+    pub task: Option<String>,
 }
 
 /// The texts of one batch, and the seed of its dropout masks.

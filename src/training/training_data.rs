@@ -177,22 +177,34 @@ impl<L> TrainingData<L> {
                 }
             }
         }
+        let named = |set: &'_ TrainingSet| (set.name.clone(), set.dataset.column_names().to_vec());
+        let named: Vec<_> = self.train.iter().map(named).collect();
+        let names = named
+            .iter()
+            .map(|(name, columns)| (name.as_deref(), &columns[..]));
+        let names: Vec<_> = names.collect();
         if let Some(prompts) = &arguments.prompts {
-            let columns = |set: &'_ TrainingSet| set.dataset.column_names().to_vec();
-            let columns: Vec<_> = self.train.iter().map(columns).collect();
-            let names = self.train.iter().map(|set| set.name.as_deref());
-            let named: Vec<_> = names.zip(columns.iter().map(Vec::as_slice)).collect();
-            prompts.check(&named)?;
+            prompts.check(&names)?;
         }
-        Ok(())
+        match &arguments.router_mapping {
+            Some(mapping) => mapping.check(&names),
+            None if model.is_routed() => Err(TrainingError::InvalidArgument {
+                argument: "router_mapping",
+                expected: "a route for each column, as the model has a Router",
+                found: "None".to_owned(),
+            }
+            .into()),
+            None => Ok(()),
+        }
     }
 
     /// How the columns of a data set are embedded: through which adapters, behind which
-    /// prompt.
+    /// prompt, by which route.
     ///
     /// # Errors
     /// [`TrainingError::InvalidArgument`] for adapters of a column that no data set has,
-    /// and [`AdapterError`](crate::error::AdapterError) for one that the model does not.
+    /// [`AdapterError`](crate::error::AdapterError) for one that the model does not, and
+    /// [`ModuleError::NoRoute`](crate::error::ModuleError) for a route.
     pub(super) fn column_passes<B: AutodiffBackend>(
         &self,
         model: &SentenceTransformer<B>,
@@ -216,6 +228,16 @@ impl<L> TrainingData<L> {
                 model.adapters().get(adapter)?;
             }
         }
+        let routes = |set: &'_ TrainingSet| -> Result<()> {
+            let names = set.dataset.column_names().iter();
+            for column in names.filter(|_| model.is_routed()) {
+                let mapping = arguments.router_mapping.as_ref();
+                let task = mapping.and_then(|routes| routes.of(set.name.as_deref(), column));
+                model.tokenizer_for(task)?;
+            }
+            Ok(())
+        };
+        self.train.iter().chain(&self.eval).try_for_each(routes)?;
         let of_set = |set: &TrainingSet| -> Vec<ColumnPass> {
             let pass = |column: &String| ColumnPass {
                 adapters: arguments
@@ -226,6 +248,11 @@ impl<L> TrainingData<L> {
                     .prompts
                     .as_ref()
                     .and_then(|prompts| prompts.of(set.name.as_deref(), column))
+                    .map(str::to_owned),
+                task: arguments
+                    .router_mapping
+                    .as_ref()
+                    .and_then(|routes| routes.of(set.name.as_deref(), column))
                     .map(str::to_owned),
             };
             set.dataset.column_names().iter().map(pass).collect()

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use sentence_burn::SentenceTransformer;
 use sentence_burn::loss::{AnyLoss, CosineSimilarityLoss};
 use sentence_burn::training::{
-    Dataset, Interval, IntervalStrategy, LrSchedulerType, MultiDatasetBatchSampler, Trained,
-    Trainer, TrainingArguments, TrainingPrompts,
+    Dataset, Interval, IntervalStrategy, LrSchedulerType, MultiDatasetBatchSampler, RouterMapping,
+    SaveStrategy, Trained, Trainer, TrainingArguments, TrainingPrompts,
 };
 use serde_json::Value;
 
-use crate::backend_under_test::TestAutodiffBackend;
-use crate::fixture::json;
+use crate::backend_under_test::{TestAutodiffBackend, device};
+use crate::fixture::{json, path};
 use crate::training::{CURVE_TOLERANCE, curve_arguments, mnrl, model, pairs};
 
 type B = TestAutodiffBackend;
@@ -184,4 +185,46 @@ fn without_clipping_or_warm_up_too() {
     let found = train(0.0);
     assert!(found < CURVE_TOLERANCE, "{found}");
     assert!(train(1.0) > 1e-2);
+}
+
+#[test]
+fn a_routers_routes_are_trained_as_in_python() {
+    let runs = json("training_arguments/expected.json");
+    let expected = &runs["runs"]["router"];
+    let dir = tempfile::tempdir().unwrap();
+    let run = |mapping: Option<RouterMapping>| {
+        let arguments = TrainingArguments {
+            num_train_epochs: 0.5,
+            router_mapping: mapping,
+            save_strategy: SaveStrategy::No,
+            ..arguments(dir.path())
+        };
+        let router = SentenceTransformer::<B>::load(path("modules/router"), &device()).unwrap();
+        Trainer::new(router, arguments, pairs(), mnrl()).train()
+    };
+    let sides =
+        |anchor, positive| RouterMapping::by_column([("anchor", anchor), ("positive", positive)]);
+    let of = |mapping| distance(&run(Some(mapping)).unwrap(), expected);
+    let found = of(sides("query", "document"));
+    assert!(found < CURVE_TOLERANCE, "{found}");
+    assert!(of(sides("document", "query")) > 1e-2);
+    assert!(of(RouterMapping::by_column([("positive", "document")])) > 1e-2);
+
+    for (mapping, told) in [
+        (None, "a route for each column"),
+        (
+            Some(sides("query", "passage")),
+            "no route for task `passage`",
+        ),
+        (
+            Some(RouterMapping::by_column([("question", "query")])),
+            "question",
+        ),
+    ] {
+        let error = run(mapping).err().map(|error| error.to_string());
+        assert!(
+            error.as_ref().is_some_and(|error| error.contains(told)),
+            "{told}: {error:?}"
+        );
+    }
 }
