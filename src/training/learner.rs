@@ -7,9 +7,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
 use super::gradcache;
-use super::history::StepRecord;
 use super::leaves::with_own_leaves;
 use super::loader::StepBatch;
+use super::metrics::StepSeen;
 use super::seed;
 use super::session::{Session, StepLoss};
 use super::text_batch::{ColumnPass, TextBatch};
@@ -57,7 +57,7 @@ struct TrainingPass {
 /// What a step hands to the metrics: filled in once the optimiser is done with it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StepOutput {
-    pub(super) record: Arc<OnceLock<StepRecord>>,
+    pub(super) seen: Arc<OnceLock<StepSeen>>,
 }
 
 impl ItemLazy for StepOutput {
@@ -318,7 +318,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> 
                 self.pass.session.report(StepLoss {
                     loss,
                     samples: input.step.samples(),
-                    record: item.record.clone(),
+                    seen: item.seen.clone(),
                 });
                 grads
             }

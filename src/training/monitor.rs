@@ -11,6 +11,7 @@ use super::evaluation_files;
 use super::event::{Listener, TrainingEvent};
 use super::history::{EvaluationRecord, History, HistoryWriter, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
+use super::metrics::StepSeen;
 use super::optimizer::Moments;
 use super::plan::Plan;
 use super::plateau::Plateau;
@@ -152,10 +153,6 @@ impl<B: AutodiffBackend> Monitor<B> {
             pairs_per_second: samples as f64 / duration.as_secs_f64().max(1e-9),
         };
         self.history.append(record)?;
-        for worker in losses {
-            // Only this step fills the cell: it is empty.
-            let _ = worker.record.set(record);
-        }
         self.tell(&record);
 
         let mut improved = false;
@@ -170,6 +167,12 @@ impl<B: AutodiffBackend> Monitor<B> {
                 log::info!("step {}: {reason}", self.steps);
                 self.session.interrupter().stop(Some(&reason));
             }
+        }
+        let last = self.evaluations.last();
+        let score = last.and_then(EvaluationRecord::score).unwrap_or(f64::NAN);
+        for worker in losses {
+            // Only this step fills the cell: it is empty.
+            let _ = worker.seen.set(StepSeen { record, score });
         }
         if self.is_saved(improved) {
             self.save(model, moments, record)?;

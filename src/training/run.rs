@@ -152,6 +152,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             let now = Instant::now();
             (monitor.started.0, monitor.last_step_at) = (now, now);
         }
+        let score = monitor.evaluations.last();
+        let score = score.map(|evaluation| evaluation.primary_metric.clone());
         let goes_on = first_step < plan.total_steps() && !monitor.verdict().stop;
         let monitor = Arc::new(Mutex::new(monitor));
 
@@ -171,6 +173,13 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
                 .metric_train_numeric(StepMetric::learning_rate())
                 .metric_train_numeric(StepMetric::grad_norm())
                 .metric_train_numeric(StepMetric::pairs_per_second());
+            let training = match score {
+                Some(name) => {
+                    let more_is_better = !name.ends_with("loss");
+                    training.metric_train_numeric(StepMetric::score(&name, more_is_better))
+                }
+                None => training,
+            };
             // burn-train starts at the epoch after its checkpoint's, both from 1.
             let training = match plan.epoch_of(first_step) {
                 0 => training,

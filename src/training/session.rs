@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn::train::Interrupter;
 
-use super::history::StepRecord;
+use super::metrics::StepSeen;
 use crate::error::Error;
 
 /// What the learner's step tells the optimiser, which burn-train gives no way to hand
@@ -21,7 +21,7 @@ pub(super) struct StepLoss {
     pub loss: f64,
     pub samples: usize,
     /// Where the metrics look for what the step did.
-    pub record: Arc<OnceLock<StepRecord>>,
+    pub seen: Arc<OnceLock<StepSeen>>,
 }
 
 impl Session {
@@ -100,7 +100,7 @@ mod tests {
         session.report(StepLoss {
             loss: 1.0,
             samples: 2,
-            record: Arc::default(),
+            seen: Arc::default(),
         });
         assert_eq!(session.take_losses().len(), 1);
         assert!(session.take_losses().is_empty());
