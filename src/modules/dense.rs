@@ -80,13 +80,17 @@ impl DenseConfig {
     /// [`ModuleError::Malformed`], [`ModuleError::UnknownActivation`] or
     /// [`ModuleError::UnsupportedField`].
     pub fn from_json(fields: &Map<String, Value>) -> Result<Self> {
-        let config: Self =
+        let mut config: Self =
             serde_json::from_value(Value::Object(fields.clone())).map_err(|source| {
                 ModuleError::Malformed {
                     module: "Dense",
                     source,
                 }
             })?;
+        // Written without what it need not say, it loads in releases that do not know the field.
+        config
+            .module_output_name
+            .take_if(|name| *name == config.module_input_name);
         if config.activation()? == DenseActivation::Glu
             && (config.use_residual || !config.out_features.is_multiple_of(2))
         {
