@@ -3,8 +3,8 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::embedding::{EmbeddingAdapter, MergedEmbedding};
 use super::layer_norm::{LayerNormAdapter, MergedLayerNorm};
-use super::linear::MergedLinear;
 use super::linear_adapter::LinearAdapter;
+use super::merged_linear::MergedLinear;
 use super::pass::NamedAdapter;
 use super::rms_norm::{MergedRmsNorm, RmsNormAdapter};
 use super::{LayerKind, LayerPlan};

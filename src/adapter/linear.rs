@@ -1,11 +1,11 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::layer::{assign, copy_of, frozen, replace_or_push};
+use super::layer::{assign, copy_of, replace_or_push};
 use super::pass::{activate, active, groups};
 use super::{
     AdaptedLayer, InputRecorder, LayerAdapter, LayerKind, LayerPlan, LinearAdapter, LinearUpdate,
-    LowRankUpdate, MergedLayer, Pass, Replaced, UpdateConfig,
+    LowRankUpdate, MergedLayer, MergedLinear, Pass, Replaced, UpdateConfig,
 };
 use crate::error::Result;
 use crate::kernel::{Activation, LinearParams, Mode, PackedWeight, linear};
@@ -60,15 +60,6 @@ pub struct AdaptedLinear<B: Backend> {
     /// Where the layer's inputs are written down, while someone asks for them.
     #[module(skip)]
     recorder: Option<InputRecorder>,
-}
-
-/// A linear layer with adapters folded in; the layer's own parameters stay as they are.
-#[derive(Module, Debug)]
-pub struct MergedLinear<B: Backend> {
-    weight: Param<Tensor<B, 2>>,
-    bias: Option<Param<Tensor<B, 1>>>,
-    #[module(skip)]
-    packed: PackedWeight,
 }
 
 impl<B: Backend> AdaptedLinear<B> {
@@ -263,34 +254,6 @@ impl<B: Backend> AdaptedLinear<B> {
         adapter.low_rank()
     }
 
-    /// The layer's weight and bias with the active adapters folded in; none where no active
-    /// adapter is on the layer.
-    fn merged(&self) -> Option<MergedLinear<B>> {
-        let adapters = active(&self.adapters);
-        if adapters.is_empty() {
-            return None;
-        }
-        let params = self.params(&adapters);
-        let base = (params.weight, params.bias);
-        let merged = adapters
-            .iter()
-            .fold(base.clone(), |(weight, bias), adapter| {
-                match &adapter.update {
-                    None => (weight, bias),
-                    Some(LinearUpdate::Rescale(rescale)) => rescale.merge(weight, bias),
-                    Some(LinearUpdate::Hadamard(update)) => (weight + update.delta(), bias),
-                    Some(LinearUpdate::Kronecker(update)) => (weight + update.delta(), bias),
-                    Some(LinearUpdate::LowRank(update)) => update.merge((weight, bias), &base),
-                }
-            });
-        let (weight, bias) = merged;
-        Some(MergedLinear {
-            weight: frozen(weight),
-            bias: bias.map(frozen),
-            packed: PackedWeight::default(),
-        })
-    }
-
     /// Makes what is merged the layer's own, and removes all adapters.
     fn unload_merged(&mut self) {
         if let Some(merged) = self.merged.take() {
@@ -386,7 +349,9 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLinear<B> {
     }
 
     fn merge_adapters(&self) -> Option<MergedLayer<B>> {
-        self.merged().map(MergedLayer::Linear)
+        let adapters = active(&self.adapters);
+        let params = self.params(&adapters);
+        MergedLinear::fold(params.weight, params.bias, &adapters).map(MergedLayer::Linear)
     }
 
     fn set_merged(&mut self, merged: Option<MergedLayer<B>>) {
@@ -398,20 +363,6 @@ impl<B: Backend> AdaptedLayer<B> for AdaptedLinear<B> {
 
     fn unload(&mut self) {
         self.unload_merged();
-    }
-}
-
-impl<B: Backend> MergedLinear<B> {
-    /// Visits the folded parameters, keyed behind the layer's path.
-    ///
-    /// # Errors
-    /// The visitor's.
-    pub fn visit_params<V: ParamVisitor<B>>(&mut self, path: &str, visitor: &mut V) -> Result<()> {
-        visitor.visit(format!("{path}.weight"), &mut self.weight)?;
-        match &mut self.bias {
-            Some(bias) => visitor.visit(format!("{path}.bias"), bias),
-            None => Ok(()),
-        }
     }
 }
 

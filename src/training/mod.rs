@@ -23,9 +23,10 @@
 //! # Several devices
 //! [`Trainer::with_devices`] shares steps out by burn-train's `ExecutionStrategy::multi`, on
 //! any backend. Its `ddp` is not offered: in Burn 0.21 it comes with a feature under which
-//! only the GPU backends can be trained on, the CPU's no longer, and it synchronises
-//! gradients inside each backward pass, of which a step with several batches, or with a
-//! cached loss, has several.
+//! only the GPU backends can be trained on, the CPU's no longer; of these CUDA alone
+//! implements the collective operations, WebGPU and Vulkan leave them unimplemented; and it
+//! synchronises gradients inside each backward pass, of which a step with several batches,
+//! or with a cached loss, has several.
 //!
 //! # Several runs at once
 //! Runs in threads of one process compute what each would on its own. Only dropout's masks
@@ -38,6 +39,7 @@ mod best_model;
 mod card;
 mod checkpoint;
 mod dataset;
+mod evaluating;
 mod evaluation_files;
 mod event;
 mod gradcache;

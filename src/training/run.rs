@@ -15,12 +15,13 @@ use burn::train::{
 use super::best_model::Judge;
 use super::card;
 use super::checkpoint::{self, Checkpoint, HISTORY};
+use super::evaluating::EvalSet;
 use super::evaluation_files;
 use super::history::HistoryWriter;
 use super::learner::{TrainableLoss, TrainingModel};
 use super::loader::{NoValidation, StepLoader};
 use super::metrics::{NoDashboard, StepMetric};
-use super::monitor::{EvalSet, Monitor};
+use super::monitor::Monitor;
 use super::monitored_rate::MonitoredRate;
 use super::optimizer::StepOptimizer;
 use super::parameter_groups;
