@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, read_fields, require_multiple, require_probabilities, require_sizes,
+    activation, read_fields, require_layers, require_multiple, require_probabilities, require_sizes,
 };
 use super::rope::{Rope, require_even};
 use super::{Architecture, LayerType, LayerVisitor, RopeParameters};
@@ -95,6 +95,7 @@ impl ModernBertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

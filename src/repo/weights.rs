@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::file::io_error;
+use super::load::LoadOptions;
 use super::names;
 use super::pytorch::read_pytorch;
 use super::shards::read_shards;
@@ -64,7 +65,15 @@ const FOREIGN: [&str; 3] = ["tf_model.h5", "flax_model.msgpack", "model.ckpt.ind
 /// # Errors
 /// [`RepoError::MissingFile`] where there are none of these, [`RepoError::UnreadableWeights`]
 /// where there are others, and what is wrong with a file.
-pub(super) fn read_weights(folder: &Path) -> Result<StateDict> {
+pub(super) fn read_weights(folder: &Path, options: &LoadOptions) -> Result<StateDict> {
+    let tensors = read_any_weights(folder)?;
+    match options.allow_non_finite {
+        true => Ok(tensors),
+        false => Ok(tensors.finite()),
+    }
+}
+
+fn read_any_weights(folder: &Path) -> Result<StateDict> {
     let whole = folder.join(names::WEIGHTS);
     let index = folder.join(names::WEIGHTS_INDEX);
     let pickled = folder.join(names::PYTORCH_WEIGHTS);
