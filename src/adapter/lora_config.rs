@@ -251,7 +251,10 @@ impl LoraConfig {
             let patterns = self.alpha_pattern.values().copied();
             let alphas = [self.lora_alpha].into_iter().chain(patterns);
             let replaces_a_part = self.init_lora_weights.replaces_a_part();
-            if let Some(alpha) = alphas.filter(|_| replaces_a_part).find(|alpha| *alpha <= 0.0) {
+            if let Some(alpha) = alphas
+                .filter(|_| replaces_a_part)
+                .find(|alpha| *alpha <= 0.0)
+            {
                 // The part is divided by the scale, or by its root.
                 let expected = format!("above 0 where init_lora_weights is {name}");
                 return Err(invalid("lora_alpha", &expected, alpha));

@@ -164,7 +164,7 @@ mod tests {
         let pack = |name: &str, line: &mut dyn FnMut(usize) -> String, lines: usize| {
             let path = folder.path().join(name);
             let file = File::create(&path).unwrap();
-            let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
             for number in 0..lines {
                 io::Write::write_all(&mut packed, line(number).as_bytes()).unwrap();
             }
@@ -175,7 +175,11 @@ mod tests {
         let bomb = pack("bomb.jsonl.gz", &mut |_| " ".repeat(1 << 20), 100);
         let error = unpacked(&bomb).unwrap_err();
         assert!(error.to_string().contains("these are no texts"), "{error}");
-        let texts = pack("texts.jsonl.gz", &mut |n| format!("{{\"text\": \"{n}\"}}\n"), 5000);
+        let texts = pack(
+            "texts.jsonl.gz",
+            &mut |n| format!("{{\"text\": \"{n}\"}}\n"),
+            5000,
+        );
         assert!(unpacked(&texts).unwrap() > 50_000);
     }
 

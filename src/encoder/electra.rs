@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::bert::LAYER;
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, read_fields, require_absolute_positions, require_layers, require_multiple, require_probabilities,
-    require_sizes, require_unset,
+    activation, read_fields, require_absolute_positions, require_layers, require_multiple,
+    require_probabilities, require_sizes, require_unset,
 };
 use super::{
     Architecture, LayerVisitor, PostNormLayer, PostNormLayerConfig, TokenEmbeddings,

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use super::checkpoint::{canonical_key, load_layers};
 use super::embeddings::positions_behind_padding;
 use super::fields::{
-    activation, invalid, read_fields, require_layers, require_multiple, require_probabilities, require_sizes,
+    activation, invalid, read_fields, require_layers, require_multiple, require_probabilities,
+    require_sizes,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, invalid, read_fields, require_layers, require_multiple, require_probabilities, require_sizes,
-    require_unset,
+    activation, invalid, read_fields, require_layers, require_multiple, require_probabilities,
+    require_sizes, require_unset,
 };
 use super::rope::{Rope, require_even};
 use super::{

@@ -214,7 +214,11 @@ fn put_back(folder: &Path, kept: &Path, changes: &[Change]) -> Result<()> {
         let (parent, name) = change.path.rsplit_once('/').unwrap_or(("", &change.path));
         let path = path_inside(&folder.join(LIST), parent)?.join(name);
         if matches!(name, "" | "." | "..") || name.contains(['\\', '\0']) {
-            return Err(io_error(&path, "put back", io::ErrorKind::InvalidFilename.into()));
+            return Err(io_error(
+                &path,
+                "put back",
+                io::ErrorKind::InvalidFilename.into(),
+            ));
         }
         place();
         let undone = match change.kept {
@@ -250,9 +254,7 @@ fn sync(folder: &Path) {
 mod tests {
     use super::*;
     use crate::repo::file::FolderWriter;
-    use crate::repo::interruption::{
-        process_that_ends_at, stop_at_the_place_of_this_process,
-    };
+    use crate::repo::interruption::{process_that_ends_at, stop_at_the_place_of_this_process};
     use std::collections::BTreeMap;
     use std::env;
 
@@ -268,7 +270,9 @@ mod tests {
     fn write_new(folder: &Path) {
         let mut writer = FolderWriter::new(folder).unwrap();
         for name in ["a", "sub/b", "more/c"] {
-            writer.stage(name, format!("new {name}").as_bytes()).unwrap();
+            writer
+                .stage(name, format!("new {name}").as_bytes())
+                .unwrap();
         }
         writer.remove("gone");
         writer.commit().unwrap();
@@ -389,6 +393,9 @@ mod tests {
             kept.forget(folder.path());
             opened.join().unwrap();
         });
-        assert_eq!(fs::read_to_string(folder.path().join("a")).unwrap(), "new a");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("a")).unwrap(),
+            "new a"
+        );
     }
 }

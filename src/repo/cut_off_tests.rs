@@ -4,12 +4,13 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::backend::NdArray;
+
 use super::interruption::{process_that_ends_at, stop_at_the_place_of_this_process};
 use super::{LoadAdapterOptions, SaveOptions};
-use crate::backend_under_test::{TestBackend, device};
 use crate::model::SentenceTransformer;
 
-type Model = SentenceTransformer<TestBackend>;
+type Model = SentenceTransformer<NdArray>;
 
 const FOLDER: &str = "SENTENCE_BURN_TEST_FOLDER";
 const KIND: &str = "SENTENCE_BURN_TEST_KIND";
@@ -21,7 +22,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn load(folder: &Path) -> Model {
-    Model::load(folder, &device()).unwrap()
+    Model::load(folder, &Default::default()).unwrap()
 }
 
 fn with_adapter(name: &str) -> Model {
@@ -31,7 +32,9 @@ fn with_adapter(name: &str) -> Model {
 }
 
 fn embed(model: &Model) -> Vec<f32> {
-    let embeddings = model.encode(&["the quick brown fox", "a lazy dog"]).unwrap();
+    let embeddings = model
+        .encode(&["the quick brown fox", "a lazy dog"])
+        .unwrap();
     embeddings.into_data().iter().collect()
 }
 
@@ -90,7 +93,10 @@ fn cut_off_everywhere(kind: &str, save_old: impl Fn(&Path), found: impl Fn(&Path
         were_new += usize::from(found == new);
         assert!(found == old || found == new, "{kind} {place}");
     }
-    assert!(were_old > 10 && were_new > 0, "{kind}: {were_old} old, {were_new} new");
+    assert!(
+        were_old > 10 && were_new > 0,
+        "{kind}: {were_old} old, {were_new} new"
+    );
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn a_first_save_that_was_cut_off_is_a_model_or_none() {
         let told = [(FOLDER, path.to_str().unwrap()), (KIND, "model")];
         let cut_off = process_that_ends_at(place, TEST, &told);
         // The next save goes through whatever was left.
-        match Model::load(&path, &device()) {
+        match Model::load(&path, &Default::default()) {
             Ok(model) => {
                 whole += 1;
                 assert_eq!(embed(&model), embed(&load(&fixture("tiny_bert/dense"))));
@@ -137,7 +143,10 @@ fn a_first_save_that_was_cut_off_is_a_model_or_none() {
         }
         if place % 8 == 0 {
             save_other(&path);
-            assert_eq!(embed(&load(&path)), embed(&load(&fixture("tiny_bert/dense"))));
+            assert_eq!(
+                embed(&load(&path)),
+                embed(&load(&fixture("tiny_bert/dense")))
+            );
         }
         drop(fs::remove_dir_all(&path));
     }

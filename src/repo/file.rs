@@ -113,7 +113,7 @@ impl FolderWriter {
         let path = self.folder.join(name);
         let file = self.temporary(&path)?;
         place();
-        write(&file)?;
+        write(&file).map_err(|error| in_place(error, &file, &path))?;
         place();
         // Opened anew: `write` may have put another file in its place.
         let synced = fs::File::open(&file).and_then(|file| {
@@ -158,6 +158,18 @@ impl FolderWriter {
     /// [`RepoError::Io`]; the folder then has its old files.
     pub(super) fn commit(self) -> Result<()> {
         commit::commit(&self.folder, self.staged, self.removed)
+    }
+}
+
+/// An error about a file that is on its way into its place, as one about that place.
+fn in_place(error: crate::Error, staged: &Path, place: &Path) -> crate::Error {
+    match error {
+        crate::Error::Repo(RepoError::Io {
+            path,
+            action,
+            source,
+        }) if path == staged => io_error(place, action, source),
+        other => other,
     }
 }
 

@@ -93,9 +93,9 @@ impl<B: Backend> LoadedInput<B> {
         let mut text = TextConfig::of_static(folder)?;
         let path = folder.join(names::TOKENIZER);
         if let Some(truncation) = model2vec_truncation(folder)? {
-            let mut json: Value = read_json(&path, "it is the tokenizer")?;
-            json["truncation"] = truncation;
-            let json = json.to_string().into_bytes();
+            let mut json: Map<String, Value> = read_json(&path, "it is the tokenizer")?;
+            json.insert("truncation".to_owned(), truncation);
+            let json = Value::Object(json).to_string().into_bytes();
             text.tokenizer_files = vec![(names::TOKENIZER.to_owned(), json.into())];
         }
         let tokenizer = TextTokenizer::of_bags(tokenizer_json(&text), &path)?;

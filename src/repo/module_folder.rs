@@ -44,9 +44,7 @@ pub(super) fn load_module<B: Backend>(
         "Dense" => {
             let config = DenseConfig::from_json(&fields("it sizes the Dense module")?)?;
             let load = |tensors: &mut StateDict| config.load(tensors, device);
-            Ok(SentenceModule::Dense(with_weights(
-                folder, options, load,
-            )?))
+            Ok(SentenceModule::Dense(with_weights(folder, options, load)?))
         }
         "LayerNorm" => {
             let config = LayerNormConfig::from_json(&fields("it sizes the LayerNorm module")?)?;

@@ -213,7 +213,6 @@ fn default_pooling(fields: &Map<String, Value>) -> PoolingMode {
     }
 }
 
-
 /// `sentence_bert_config.json`, as far as both generations matter here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::file::io_error;
 use super::load::LoadOptions;
@@ -133,9 +133,16 @@ pub(super) fn write_tensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a TensorData)>,
     path: &Path,
 ) -> Result<()> {
-    let malformed = |e: safetensors::SafeTensorError| RepoError::Safetensors {
-        path: path.to_owned(),
-        reason: e.to_string(),
+    let malformed = |e: SafeTensorError| match e {
+        SafeTensorError::IoError(source) => RepoError::Io {
+            path: path.to_owned(),
+            action: "write",
+            source,
+        },
+        other => RepoError::Safetensors {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
     };
     let mut views = Vec::new();
     for (key, data) in tensors {

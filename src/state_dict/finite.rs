@@ -84,7 +84,10 @@ mod tests {
                 }
             }
         }
-        assert_eq!(found(&[f32::MAX, f32::MIN, f32::MIN_POSITIVE], DType::F32), None);
+        assert_eq!(
+            found(&[f32::MAX, f32::MIN, f32::MIN_POSITIVE], DType::F32),
+            None
+        );
         let whole = TensorData::new(vec![-1i32, i32::MAX, i32::MIN, 0x7f80_0000], [4]);
         assert_eq!(first_not_finite(&whole), None);
     }

@@ -3,14 +3,15 @@
 use std::env;
 use std::path::Path;
 
+use burn::backend::{Autodiff, NdArray};
+
 use super::{BatchSampler, Checkpoint, Dataset, SaveStrategy, Trainer, TrainingArguments};
-use crate::backend_under_test::{TestAutodiffBackend, device};
 use crate::loss::{MultipleNegativesRankingLoss, MultipleNegativesRankingLossConfig};
 use crate::model::SentenceTransformer;
 use crate::repo::LoadAdapterOptions;
 use crate::repo::interruption::{process_that_ends_at, stop_at_the_place_of_this_process};
 
-type B = TestAutodiffBackend;
+type B = Autodiff<NdArray>;
 
 const FOLDER: &str = "SENTENCE_BURN_TEST_FOLDER";
 const TEST: &str = "training::cut_off_tests::the_run_that_is_cut_off";
@@ -32,14 +33,17 @@ fn trainer(dir: &Path) -> Trainer<B, MultipleNegativesRankingLoss> {
         save_total_limit: Some(1),
         ..TrainingArguments::default()
     };
-    let mut model = SentenceTransformer::<B>::load(fixture("tiny_bert/v6"), &device()).unwrap();
+    let mut model =
+        SentenceTransformer::<B>::load(fixture("tiny_bert/v6"), &Default::default()).unwrap();
     let options = LoadAdapterOptions {
         is_trainable: true,
         ..LoadAdapterOptions::default()
     };
     let initial = fixture("training_curve/initial");
     model.load_adapter_with(initial, &options).unwrap();
-    let loss = MultipleNegativesRankingLossConfig::default().init().unwrap();
+    let loss = MultipleNegativesRankingLossConfig::default()
+        .init()
+        .unwrap();
     let pairs = Dataset::from_jsonl(fixture("training_curve/pairs.jsonl")).unwrap();
     Trainer::new(model, arguments, pairs, loss)
 }

@@ -32,7 +32,9 @@ fn answer(body: impl Into<Vec<u8>>) -> Answer {
 fn with_headers(headers: &str, body: impl Into<Vec<u8>>) -> Answer {
     let body = body.into();
     let length = body.len();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
     Answer {
         bytes: [head.as_bytes(), &body].concat(),
         is_endless: false,
@@ -103,7 +105,8 @@ fn send(mut stream: &TcpStream, answer: &dyn Fn(&str) -> Answer) {
 
 /// What the hub says of files that `tiny` has, each of 5 bytes.
 fn listing() -> Value {
-    let file = |path: &&str| json!({ "type": "file", "oid": "0".repeat(40), "size": 5, "path": path });
+    let file =
+        |path: &&str| json!({ "type": "file", "oid": "0".repeat(40), "size": 5, "path": path });
     NEEDED.iter().map(file).collect()
 }
 
@@ -125,7 +128,10 @@ fn snapshot_of(info: Vec<u8>, tree: Vec<u8>, file: Vec<u8>) -> Result<PathBuf, E
     let beside: Vec<_> = fs::read_dir(room.path()).unwrap().collect();
     assert_eq!(beside.len(), 1, "{beside:?}");
     for path in files_below(&cache) {
-        assert!(path.starts_with("models--owner--tiny/") || path.starts_with(".locks/"), "{path}");
+        assert!(
+            path.starts_with("models--owner--tiny/") || path.starts_with(".locks/"),
+            "{path}"
+        );
     }
     found
 }
@@ -138,7 +144,10 @@ fn answers_that_say_something_else_are_errors_that_name_the_hub() {
     };
     // The digests are none of the contents: it gets as far as that.
     let far = as_told(&info(), &listing()).unwrap_err();
-    assert!(matches!(far, Error::Hub(HubError::Corrupted { .. })), "{far}");
+    assert!(
+        matches!(far, Error::Hub(HubError::Corrupted { .. })),
+        "{far}"
+    );
     let values = [
         json!(null),
         json!(-1),
@@ -159,7 +168,10 @@ fn answers_that_say_something_else_are_errors_that_name_the_hub() {
         let sha = as_told(&json!({ "sha": value }), &listing()).unwrap_err();
         assert!(matches!(sha, Error::Hub(_)), "{value} {sha}");
         let info_itself = as_told(value, &listing()).unwrap_err();
-        assert!(matches!(info_itself, Error::Hub(_)), "{value} {info_itself}");
+        assert!(
+            matches!(info_itself, Error::Hub(_)),
+            "{value} {info_itself}"
+        );
         let tree = as_told(&info(), value).unwrap_err();
         assert!(matches!(tree, Error::Hub(_)), "{value} {tree}");
         for field in ["type", "oid", "size", "path", "lfs"] {
@@ -169,13 +181,22 @@ fn answers_that_say_something_else_are_errors_that_name_the_hub() {
             assert!(matches!(error, Error::Hub(_)), "{field} {value} {error}");
         }
     }
-    for broken in [&b""[..], b"[", b"\xff\xfe", b"{\"sha\": \"\\ud800\"}", &[b'['; 100_000]] {
+    for broken in [
+        &b""[..],
+        b"[",
+        b"\xff\xfe",
+        b"{\"sha\": \"\\ud800\"}",
+        &[b'['; 100_000],
+    ] {
         let told = [
             (broken.to_vec(), listing().to_string().into_bytes()),
             (info().to_string().into_bytes(), broken.to_vec()),
         ];
         for (info, tree) in told {
-            assert!(matches!(snapshot_of(info, tree, vec![]), Err(Error::Hub(_))));
+            assert!(matches!(
+                snapshot_of(info, tree, vec![]),
+                Err(Error::Hub(_))
+            ));
         }
     }
 }
@@ -241,7 +262,10 @@ fn answers_without_an_end_are_given_up() {
 #[test]
 fn a_list_that_goes_round_in_circles_is_given_up() {
     let hub = LyingHub::start(|path| match path.contains("/tree/") {
-        true => with_headers("Link: </api/models/owner/tiny/tree/x?cursor=1>; rel=\"next\"\r\n", "[]"),
+        true => with_headers(
+            "Link: </api/models/owner/tiny/tree/x?cursor=1>; rel=\"next\"\r\n",
+            "[]",
+        ),
         false => answer(info().to_string()),
     });
     let cache = tempfile::tempdir().unwrap();
@@ -317,7 +341,10 @@ fn a_download_that_is_killed_in_any_file_leaves_nothing_half_and_goes_on() {
         wait_for_half(&setup, &mut child, file, COMMIT);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(matches!(error(ID, &setup.offline()), HubError::NotCached { .. }), "{file}");
+        assert!(
+            matches!(error(ID, &setup.offline()), HubError::NotCached { .. }),
+            "{file}"
+        );
         assert_tiny(&setup.snapshot(), COMMIT);
     }
 }
@@ -356,11 +383,18 @@ fn a_download_onto_a_full_disk_says_so_and_goes_on_where_there_is_room_again() {
         .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""])
         .arg(download.get_program())
         .args(download.get_args())
-        .envs(download.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        .envs(
+            download
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
     let output = shell.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let said = text.lines().find_map(|line| line.strip_prefix("said: "));
     assert!(said.is_some_and(|said| said.contains("blobs")), "{text}");
-    assert!(matches!(error(ID, &setup.offline()), HubError::NotCached { .. }));
+    assert!(matches!(
+        error(ID, &setup.offline()),
+        HubError::NotCached { .. }
+    ));
     assert_tiny(&setup.snapshot(), COMMIT);
 }

@@ -55,7 +55,13 @@ fn adapters_of_every_type_changed_are_an_adapter_or_an_error() {
         let config = read("adapter_config.json");
         let mut configs = mutation::json(&config, 60, &mut rng);
         configs.extend(mutation::bytes(&config, 20, &mut rng));
-        try_each(&mut trials, &model, folder.path(), "adapter_config.json", configs);
+        try_each(
+            &mut trials,
+            &model,
+            folder.path(),
+            "adapter_config.json",
+            configs,
+        );
         let weights = read("adapter_model.safetensors");
         let mut changed = mutation::safetensors(&weights, 20, &mut rng);
         changed.extend(mutation::bytes(&weights, 15, &mut rng));
@@ -74,7 +80,13 @@ fn every_field_of_a_lora_configuration_changed_is_an_adapter_or_an_error() {
     let config = fs::read(folder.path().join("adapter_config.json")).unwrap();
     let mut configs = mutation::json(&config, usize::MAX, &mut rng);
     configs.extend(mutation::broken_json(&config));
-    try_each(&mut trials, &model, folder.path(), "adapter_config.json", configs);
+    try_each(
+        &mut trials,
+        &model,
+        folder.path(),
+        "adapter_config.json",
+        configs,
+    );
     trials.finish(500);
 }
 
@@ -88,7 +100,13 @@ fn a_pickled_adapter_changed_is_an_adapter_or_an_error() {
     let bytes = fs::read(fixture("files/bin/adapter.bin")).unwrap();
     fs::write(folder.path().join("adapter_model.bin"), &bytes).unwrap();
     let mutants = mutation::bytes(&bytes, 500, &mut rng);
-    try_each(&mut trials, &model, folder.path(), "adapter_model.bin", mutants);
+    try_each(
+        &mut trials,
+        &model,
+        folder.path(),
+        "adapter_model.bin",
+        mutants,
+    );
     trials.finish(100);
 }
 
@@ -112,7 +130,11 @@ fn an_adapter_that_is_refused_leaves_the_model_as_it_was() {
         if model.load_adapter_with(folder.path(), &named).is_err() {
             refused += 1;
             assert_eq!(model.adapters().names(), ["default"], "{what}");
-            assert_eq!(crate::values(&model, &["the quick brown fox"]), before, "{what}");
+            assert_eq!(
+                crate::values(&model, &["the quick brown fox"]),
+                before,
+                "{what}"
+            );
         } else {
             model.delete_adapter(&["other"]).unwrap();
             model.set_adapter(&["default"]).unwrap();

@@ -70,15 +70,22 @@ fn evaluation_files_changed_are_an_evaluator_or_an_error() {
         }
         fs::write(&path, before).unwrap();
     }
-    for (name, triplets) in [("evaluation/sts.jsonl", false), ("evaluators/triplets.jsonl", true)] {
+    for (name, triplets) in [
+        ("evaluation/sts.jsonl", false),
+        ("evaluators/triplets.jsonl", true),
+    ] {
         let bytes = fs::read(fixture(name)).unwrap();
         let path = folder.path().join("file.jsonl");
         for (what, mutant) in mutation::bytes(&bytes, 300, &mut rng) {
             fs::write(&path, &mutant).unwrap();
-            trials.run(&format!("{name}: {what}"), mutant.len(), || match triplets {
-                true => TripletEvaluator::from_jsonl(&path).map(|_| ()),
-                false => EmbeddingSimilarityEvaluator::from_jsonl(&path).map(|_| ()),
-            });
+            trials.run(
+                &format!("{name}: {what}"),
+                mutant.len(),
+                || match triplets {
+                    true => TripletEvaluator::from_jsonl(&path).map(|_| ()),
+                    false => EmbeddingSimilarityEvaluator::from_jsonl(&path).map(|_| ()),
+                },
+            );
         }
     }
     trials.finish(200);

@@ -110,7 +110,10 @@ fn a_save_onto_a_full_disk_leaves_the_old_model() {
     said.sort();
     said.dedup();
     println!("{said:#?}");
-    load(&fixture("tiny_bert/dense")).unwrap().save(folder.path()).unwrap();
+    load(&fixture("tiny_bert/dense"))
+        .unwrap()
+        .save(folder.path())
+        .unwrap();
     assert_eq!(embed(folder.path()), embed(&fixture("tiny_bert/dense")));
 }
 
@@ -126,7 +129,7 @@ fn a_run_that_meets_a_full_disk_goes_on_where_there_is_room_again() {
     };
     let expected = adapter(whole.path());
     let begun = cut_off();
-    for blocks in [0, 2, 4, 8, 16, 32] {
+    for blocks in [0, 1, 2, 4, 8] {
         let folder = tempfile::tempdir().unwrap();
         copy(begun.path(), folder.path());
         said_with_a_full_disk("train", folder.path(), blocks);
@@ -192,7 +195,11 @@ fn a_folder_in_the_place_of_any_file_is_named_and_the_others_stay_as_they_are() 
         let after: Vec<_> = names(folder.path());
         let new: Vec<_> = after.iter().filter(|name| !before.contains(name)).collect();
         // Folders of modules may be there already, with nothing in them.
-        assert!(new.iter().all(|name| names(&folder.path().join(name)).is_empty()), "{new:?}");
+        assert!(
+            new.iter()
+                .all(|name| names(&folder.path().join(name)).is_empty()),
+            "{new:?}"
+        );
         assert_eq!(before.iter().map(content).collect::<Vec<_>>(), contents);
     }
 }
@@ -204,9 +211,16 @@ fn where_there_can_be_no_folder_nothing_is_saved_or_loaded() {
     let room = tempfile::tempdir().unwrap();
     let file = room.path().join("file");
     fs::write(&file, "kept").unwrap();
-    for place in [file.join("model"), file.clone(), PathBuf::from("/dev/full/model")] {
+    for place in [
+        file.join("model"),
+        file.clone(),
+        PathBuf::from("/dev/full/model"),
+    ] {
         let error = model.save(&place).unwrap_err();
-        assert!(matches!(&error, Error::Repo(RepoError::Io { .. })), "{error}");
+        assert!(
+            matches!(&error, Error::Repo(RepoError::Io { .. })),
+            "{error}"
+        );
         assert!(Model::load(&place, &Default::default()).is_err());
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "kept");

@@ -155,11 +155,7 @@ fn weights_of_pytorch_changed_are_a_model_or_an_error() {
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     let file = Path::new("pytorch_model.bin");
     for source in ["bin/encoder.bin", "pytorch/legacy.bin", "pytorch/zip.bin"] {
-        fs::copy(
-            fixture("files").join(source),
-            folder.path().join(file),
-        )
-        .unwrap();
+        fs::copy(fixture("files").join(source), folder.path().join(file)).unwrap();
         let bytes = fs::read(folder.path().join(file)).unwrap();
         let mutants = mutation::bytes(&bytes, 1500, &mut rng);
         try_each(&mut trials, folder.path(), file, mutants);
@@ -183,7 +179,12 @@ fn pickles_that_nest_hold_themselves_or_swell_are_errors() {
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     let deep_tuples = [&b")"[..], &b"\x85".repeat(1 << 20)[..], b"."].concat();
     let deep_lists = [&b"]".repeat(1 << 20)[..], &b"a".repeat((1 << 20) - 1), b"."].concat();
-    let long = [&b"X\x00\x00\x10\x00"[..], &b"x".repeat(1 << 20)[..], b"q\x00"].concat();
+    let long = [
+        &b"X\x00\x00\x10\x00"[..],
+        &b"x".repeat(1 << 20)[..],
+        b"q\x00",
+    ]
+    .concat();
     let many_texts = [&long[..], &b"h\x00".repeat(1 << 20), b"."].concat();
     let mut mutants = vec![
         ("deep tuples".to_owned(), deep_tuples),
@@ -193,7 +194,10 @@ fn pickles_that_nest_hold_themselves_or_swell_are_errors() {
             "a dictionary of a list in itself".to_owned(),
             b"}U\x01a]q\x00h\x00as.".to_vec(),
         ),
-        ("a dictionary in itself".to_owned(), b"}q\x00U\x01ah\x00s.".to_vec()),
+        (
+            "a dictionary in itself".to_owned(),
+            b"}q\x00U\x01ah\x00s.".to_vec(),
+        ),
         ("the same text often".to_owned(), many_texts),
         ("many marks".to_owned(), b"(".repeat(6 << 20)),
         ("many nothings".to_owned(), b"N".repeat(6 << 20)),
@@ -204,7 +208,12 @@ fn pickles_that_nest_hold_themselves_or_swell_are_errors() {
     let file = folder.path().join("pytorch_model.bin");
     fs::write(&file, b"").unwrap();
     let count = mutants.len();
-    try_each(&mut trials, folder.path(), Path::new("pytorch_model.bin"), mutants);
+    try_each(
+        &mut trials,
+        folder.path(),
+        Path::new("pytorch_model.bin"),
+        mutants,
+    );
     trials.finish(count);
 }
 
@@ -281,7 +290,12 @@ fn headers_that_promise_more_than_there_is_cost_nothing() {
         mutants.push((format!("a header of {length} bytes"), file));
     }
     let count = mutants.len();
-    try_each(&mut trials, folder.path(), Path::new("model.safetensors"), mutants);
+    try_each(
+        &mut trials,
+        folder.path(),
+        Path::new("model.safetensors"),
+        mutants,
+    );
     trials.finish(count);
 }
 

@@ -143,7 +143,10 @@ pub(crate) fn broken_json(bytes: &[u8]) -> Vec<Mutant> {
         ("deep objects".to_owned(), deep("{\"a\":", 200_000)),
         ("nulls".to_owned(), vec![0; 1000]),
         ("no UTF-8".to_owned(), b"{\"a\": \"\xff\xfe\"}".to_vec()),
-        ("a mark in front".to_owned(), [&b"\xef\xbb\xbf"[..], bytes].concat()),
+        (
+            "a mark in front".to_owned(),
+            [&b"\xef\xbb\xbf"[..], bytes].concat(),
+        ),
         ("twice".to_owned(), [bytes, bytes].concat()),
         ("NaN".to_owned(), b"{\"a\": NaN}".to_vec()),
     ];

@@ -18,9 +18,7 @@ use crate::{alone, copy, fixture};
 type B = Autodiff<NdArray>;
 
 /// A run of four steps with a checkpoint at each second.
-pub(crate) fn trainer(
-    dir: &Path,
-) -> Trainer<B, sentence_burn::loss::MultipleNegativesRankingLoss> {
+pub(crate) fn trainer(dir: &Path) -> Trainer<B, sentence_burn::loss::MultipleNegativesRankingLoss> {
     let arguments = TrainingArguments {
         output_dir: dir.to_owned(),
         max_steps: Some(4),
@@ -39,7 +37,9 @@ pub(crate) fn trainer(
     model
         .load_adapter_with(fixture("training_curve/initial"), &options)
         .unwrap();
-    let loss = MultipleNegativesRankingLossConfig::default().init().unwrap();
+    let loss = MultipleNegativesRankingLossConfig::default()
+        .init()
+        .unwrap();
     let pairs = Dataset::from_jsonl(fixture("training_curve/pairs.jsonl")).unwrap();
     Trainer::new(model, arguments, pairs, loss)
 }

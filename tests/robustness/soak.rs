@@ -78,5 +78,8 @@ fn memory_is_bounded_however_long_a_program_runs() {
         warm,
         end
     );
-    assert!(end < warm + GROWTH, "{warm} bytes grew to {end} in {rounds} rounds");
+    assert!(
+        end < warm + GROWTH,
+        "{warm} bytes grew to {end} in {rounds} rounds"
+    );
 }

@@ -64,10 +64,17 @@ fn control_characters_and_what_is_no_character_are_read_as_bert_reads_them() {
         "\tthe\r\nquick\u{a0}fox\n",
         "the quick\u{200b}\u{ad} fox",
     ] {
-        assert!(distance(&values(&model, &[same]), &plain) < 1e-6, "{same:?}");
+        assert!(
+            distance(&values(&model, &[same]), &plain) < 1e-6,
+            "{same:?}"
+        );
     }
     for other in ["\u{10ffff}\u{e000}", "🦊🦊🦊", "é́́́́́", "\u{202e}xof"] {
-        assert!(values(&model, &[other]).iter().all(|value| value.is_finite()));
+        assert!(
+            values(&model, &[other])
+                .iter()
+                .all(|value| value.is_finite())
+        );
     }
 }
 
@@ -86,7 +93,11 @@ fn half_a_character_in_json_is_named_by_its_line() {
             "{error}"
         );
     }
-    fs::write(&path, r#"{"anchor": "\ud83e\udd8a\u0000", "positive": "b"}"#).unwrap();
+    fs::write(
+        &path,
+        r#"{"anchor": "\ud83e\udd8a\u0000", "positive": "b"}"#,
+    )
+    .unwrap();
     let whole = Dataset::from_jsonl(&path).unwrap();
     assert_eq!(whole.columns()[0], ["🦊\0"]);
 }

@@ -114,7 +114,10 @@ impl Download<'_> {
                 file.write_all(bytes).map_err(Failure::Io)?;
                 at.set(at.get().saturating_add(bytes.len() as u64));
                 match at.get() > size.saturating_add(MOST_TOO_LONG) {
-                    true => Err(Failure::Malformed(format!("{} is too long", self.file.path))),
+                    true => Err(Failure::Malformed(format!(
+                        "{} is too long",
+                        self.file.path
+                    ))),
                     false => Ok(()),
                 }
             },

@@ -45,7 +45,9 @@ pub(super) fn read(file: &MappedFile) -> Result<Vec<(String, TensorData)>, Reaso
     let mut at = pickles.position();
     for key in &keys {
         let key = key.text().ok_or("a storage's key is no text")?;
-        let storage = known.get(&key).ok_or_else(|| format!("nothing uses storage `{key}`"))?;
+        let storage = known
+            .get(&key)
+            .ok_or_else(|| format!("nothing uses storage `{key}`"))?;
         // The number of its elements stands before them.
         let count = file.get(at..at + 8).ok_or("the file is cut short")?;
         let count = count
