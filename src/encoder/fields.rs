@@ -52,6 +52,14 @@ pub(super) fn require_layers(fields: &[(&'static str, usize)]) -> Result<()> {
     }
 }
 
+/// Checks that what a norm adds to a variance leaves it one whose root there is.
+pub(super) fn require_epsilon(field: &'static str, value: f64) -> Result<()> {
+    match value.is_finite() && value >= 0.0 {
+        true => Ok(()),
+        false => Err(invalid(field, "a finite number from 0", value)),
+    }
+}
+
 /// Checks that each of these is a probability below 1.
 pub(super) fn require_probabilities(fields: &[(&'static str, f64)]) -> Result<()> {
     let is_valid = |value: &f64| (0.0..1.0).contains(value);

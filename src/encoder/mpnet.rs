@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::checkpoint::{canonical_key, load_layers};
 use super::embeddings::positions_behind_padding;
 use super::fields::{
-    activation, invalid, read_fields, require_layers, require_multiple, require_probabilities,
-    require_sizes,
+    activation, invalid, read_fields, require_epsilon, require_layers, require_multiple,
+    require_probabilities, require_sizes,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,
@@ -85,6 +85,7 @@ impl MPNetConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
         require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),

@@ -319,3 +319,15 @@ fn a_token_that_has_no_embedding_is_named() {
         assert!(model.encode(&["the lazy dog"]).is_ok());
     }
 }
+
+#[test]
+fn an_epsilon_below_zero_is_named_instead_of_roots_that_are_no_numbers() {
+    let _alone = alone();
+    let folder = copy_of("tiny_bert/v6");
+    let path = folder.path().join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    json["layer_norm_eps"] = json!(-1.0);
+    fs::write(&path, json.to_string()).unwrap();
+    let error = load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("layer_norm_eps") && error.contains("-1"), "{error}");
+}

@@ -67,11 +67,11 @@ fn a_run_whose_files_are_changed_goes_on_or_says_why_not() {
     let mut add = |file: &'static str, mutants: Vec<Mutant>| {
         cases.extend(mutants.into_iter().map(|mutant| (file, mutant)));
     };
-    add(state, mutation::json(&read(state), 250, &mut rng));
+    add(state, mutation::json(&read(state), 60, &mut rng));
     add(state, mutation::broken_json(&read(state)));
-    add(tensors, mutation::safetensors(&read(tensors), 40, &mut rng));
-    add(tensors, mutation::bytes(&read(tensors), 40, &mut rng));
-    add(history, mutation::bytes(&read(history), 60, &mut rng));
+    add(tensors, mutation::safetensors(&read(tensors), 25, &mut rng));
+    add(tensors, mutation::bytes(&read(tensors), 25, &mut rng));
+    add(history, mutation::bytes(&read(history), 25, &mut rng));
     let scratch = tempfile::tempdir().unwrap();
     for (number, (file, (what, mutant))) in cases.into_iter().enumerate() {
         let dir = scratch.path().join(number.to_string());
@@ -85,5 +85,5 @@ fn a_run_whose_files_are_changed_goes_on_or_says_why_not() {
         });
         fs::remove_dir_all(dir).unwrap();
     }
-    trials.finish(40);
+    trials.finish(20);
 }
