@@ -160,3 +160,53 @@ fn unsafe_code_stays_in_kernel() {
         );
     }
 }
+
+/// The lines, from 1, of unsafe code that no comment says the safety of: `SAFETY:` above a block
+/// or an implementation, `# Safety` in the documentation of a function.
+fn unexplained(source: &str) -> Vec<usize> {
+    let lines: Vec<&str> = source.lines().collect();
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let is_said = |at: usize, words: &str, reach: usize| {
+        let above = &lines[at.saturating_sub(reach)..at];
+        above.iter().any(|line| line.contains(words))
+    };
+    let is_unexplained = |&at: &usize| {
+        let line = code(lines[at]);
+        let block = line.contains("unsafe {") || line.contains("unsafe impl");
+        (block && !is_said(at, "SAFETY:", 6))
+            || (line.contains("unsafe fn") && !is_said(at, "# Safety", 14))
+    };
+    let found = (0..lines.len()).filter(is_unexplained);
+    found.map(|at| at + 1).collect()
+}
+
+#[test]
+fn unsafe_code_says_why_it_is_safe() {
+    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernel");
+    let mut explained = 0;
+    for file in rust_files(&kernel) {
+        let source = fs::read_to_string(&file).unwrap();
+        explained += source.matches("unsafe {").count();
+        let found = unexplained(&source);
+        assert!(found.is_empty(), "{} {found:?}", file.display());
+    }
+    assert!(explained > 10, "{explained}");
+}
+
+#[test]
+fn unsafe_code_without_a_word_would_be_noticed() {
+    for source in [
+        "let x = unsafe { y() };",
+        "// Safe enough.\nunsafe impl Send for X {}",
+        "/// Does it.\nunsafe fn f() {}",
+    ] {
+        assert!(!unexplained(source).is_empty(), "{source}");
+    }
+    for source in [
+        "// SAFETY: it is.\nlet x =\n    unsafe { y() };",
+        "/// # Safety\n/// Be careful.\nunsafe fn f() {}",
+        "// What unsafe { } means.",
+    ] {
+        assert!(unexplained(source).is_empty(), "{source}");
+    }
+}

@@ -108,7 +108,12 @@ impl AdaLoraConfig {
 
     /// The scale of every layer's update. PEFT divides by a little more than the rank.
     pub(super) fn scaling(&self) -> f64 {
-        self.lora_alpha / (self.init_r as f64 + 1e-5)
+        // PEFT takes one that is not above 0 for the rank.
+        let alpha = match self.lora_alpha > 0.0 {
+            true => self.lora_alpha,
+            false => self.init_r as f64,
+        };
+        alpha / (self.init_r as f64 + 1e-5)
     }
 
     /// The rank that training left the layer at `path`.
@@ -148,6 +153,11 @@ mod tests {
         assert_eq!(config.rank_of("layer.0.query"), 2);
         assert_eq!(config.rank_of("layer.1.query"), 3);
         assert!((config.scaling() - 2.0).abs() < 1e-5);
+        let without = AdaLoraConfig {
+            lora_alpha: 0.0,
+            ..config.clone()
+        };
+        assert!((without.scaling() - 1.0).abs() < 1e-5);
         let written: Value = serde_json::from_str(&config.to_json().unwrap()).unwrap();
         assert_eq!(written["rank_pattern"], pattern);
     }

@@ -47,6 +47,12 @@ pub enum InitScheme {
     Other(String),
 }
 
+/// The number of iterations in a scheme's name; more than a thousand change nothing and take
+/// for ever.
+fn iterations_of(count: &str) -> Option<usize> {
+    count.parse().ok().filter(|&count| count <= 1000)
+}
+
 impl From<String> for InitScheme {
     fn from(name: String) -> Self {
         let lower = name.to_lowercase();
@@ -57,7 +63,7 @@ impl From<String> for InitScheme {
             "pissa" => Self::Pissa,
             "olora" => Self::Olora,
             "eva" => Self::Eva,
-            _ => match iterations.and_then(|count| count.parse().ok()) {
+            _ => match iterations.and_then(iterations_of) {
                 Some(iterations) => Self::PissaNiter(iterations),
                 None => Self::Other(name),
             },

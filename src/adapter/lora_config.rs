@@ -248,6 +248,17 @@ impl LoraConfig {
                 let expected = "true or false where lora_bias is true";
                 return Err(invalid("init_lora_weights", expected, name));
             }
+            let patterns = self.alpha_pattern.values().copied();
+            let alphas = [self.lora_alpha].into_iter().chain(patterns);
+            let replaces_a_part = self.init_lora_weights.replaces_a_part();
+            if let Some(alpha) = alphas
+                .filter(|_| replaces_a_part)
+                .find(|alpha| *alpha <= 0.0)
+            {
+                // The part is divided by the scale, or by its root.
+                let expected = format!("above 0 where init_lora_weights is {name}");
+                return Err(invalid("lora_alpha", &expected, alpha));
+            }
             if let InitScheme::Other(_) = scheme {
                 return Err(unsupported("init_lora_weights", name));
             }
@@ -322,8 +333,17 @@ mod tests {
     fn fields_out_of_range_are_named() {
         for (field, json) in [
             ("r", json!({ "r": 0 })),
-            ("lora_alpha", json!({ "lora_alpha": 0 })),
-            ("alpha_pattern", json!({ "alpha_pattern": { "query": -1 } })),
+            ("r", json!({ "r": 1u64 << 60 })),
+            ("rank_pattern", json!({ "rank_pattern": { "query": 0 } })),
+            (
+                "lora_alpha",
+                json!({ "lora_alpha": 0, "init_lora_weights": "pissa" }),
+            ),
+            (
+                "lora_alpha",
+                json!({ "alpha_pattern": { "query": -1 }, "init_lora_weights": "olora" }),
+            ),
+            ("lora_dropout", json!({ "lora_dropout": -0.1 })),
             ("lora_dropout", json!({ "lora_dropout": 1.0 })),
             ("layers_pattern", json!({ "layers_pattern": "layer" })),
             ("lora_bias", json!({ "lora_bias": true, "use_dora": true })),
@@ -342,6 +362,19 @@ mod tests {
                 "{field}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn any_finite_alpha_is_one_as_in_peft() {
+        for alpha in [0.0, -16.0] {
+            let json = json!({ "lora_alpha": alpha, "alpha_pattern": { "key": alpha } });
+            parse(json).validate().unwrap();
+        }
+        let config = LoraConfig {
+            lora_alpha: f64::INFINITY,
+            ..LoraConfig::default()
+        };
+        assert!(config.validate().is_err());
     }
 
     #[test]

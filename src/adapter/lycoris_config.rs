@@ -286,7 +286,7 @@ mod tests {
     fn fields_out_of_range_are_named() {
         for (field, json) in [
             ("r", json!({ "r": 0 })),
-            ("alpha", json!({ "alpha": -1 })),
+            ("r", json!({ "r": 1u64 << 40 })),
             ("rank_dropout", json!({ "rank_dropout": 1.0 })),
             ("module_dropout", json!({ "module_dropout": -0.5 })),
             ("decompose_factor", json!({ "decompose_factor": 0 })),

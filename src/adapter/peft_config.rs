@@ -213,18 +213,27 @@ pub(super) fn unsupported(field: &str, found: impl Display) -> Error {
     .into()
 }
 
+/// More than any rank is, also that which LyCORIS takes for "as large as the layer", and little
+/// enough that no product with a layer's size overflows.
+const LARGEST_RANK: usize = 1 << 24;
+
 /// Checks ranks, alphas and the fields that choose layers; `alpha_field` is what the type
 /// calls its alpha.
 pub(super) fn check_targeting(targeting: &Targeting<'_>, alpha_field: &str) -> Result<()> {
-    let mut ranks = targeting.rank_pattern.into_iter().flat_map(|p| p.values());
-    if targeting.r == 0 || ranks.any(|&r| r == 0) {
-        return Err(invalid("r", "a rank of at least 1", 0));
+    let patterns = targeting.rank_pattern.into_iter().flat_map(|p| p.values());
+    let patterns = patterns.map(|&r| ("rank_pattern", r));
+    for (field, r) in [("r", targeting.r)].into_iter().chain(patterns) {
+        if !(1..=LARGEST_RANK).contains(&r) {
+            let expected = format!("a rank from 1 to {LARGEST_RANK}");
+            return Err(invalid(field, &expected, r));
+        }
     }
     let patterns = targeting.alpha_pattern.into_iter().flat_map(|p| p.values());
     let patterns = patterns.map(|&alpha| ("alpha_pattern", alpha));
     for (field, alpha) in [(alpha_field, targeting.alpha)].into_iter().chain(patterns) {
-        if !(alpha.is_finite() && alpha > 0.0) {
-            return Err(invalid(field, "a positive number", alpha));
+        // PEFT takes any: one below 0 subtracts the update, and with 0 there is none.
+        if !alpha.is_finite() {
+            return Err(invalid(field, "a finite number", alpha));
         }
     }
     let pattern_targets = matches!(targeting.target_modules, Some(ModuleNames::Pattern(_)));

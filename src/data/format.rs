@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -64,9 +64,68 @@ pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
     Ok(match gzipped {
-        true => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+        true => Box::new(BufReader::new(Unpacked::new(file))),
         false => Box::new(file),
     })
+}
+
+/// What every byte of a packed file may unpack to, beside [`ALWAYS_ALLOWED`]: texts pack to a
+/// fifth, and what packs to a thousandth is made to fill the memory.
+const MOST_OF_A_BYTE: u64 = 200;
+const ALWAYS_ALLOWED: u64 = 64 << 20;
+
+/// A gzipped file, unpacked as far as it is a file of texts.
+struct Unpacked<R> {
+    decoder: MultiGzDecoder<Counted<R>>,
+    unpacked: u64,
+}
+
+impl<R: BufRead> Unpacked<R> {
+    fn new(reader: R) -> Self {
+        Self {
+            decoder: MultiGzDecoder::new(Counted { reader, bytes: 0 }),
+            unpacked: 0,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.decoder.read(buffer)?;
+        self.unpacked += read as u64;
+        let packed = self.decoder.get_ref().bytes;
+        if self.unpacked > ALWAYS_ALLOWED + MOST_OF_A_BYTE * packed {
+            let unpacked = self.unpacked;
+            let what = format!("{packed} bytes unpack to {unpacked}: these are no texts");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        Ok(read)
+    }
+}
+
+/// Counts the bytes that are read.
+struct Counted<R> {
+    reader: R,
+    bytes: u64,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.bytes += amount as u64;
+        self.reader.consume(amount);
+    }
 }
 
 pub(super) fn open(path: &Path) -> Result<File> {
@@ -97,6 +156,31 @@ mod tests {
         ] {
             assert_eq!(DataFormat::of_name(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_that_unpacks_without_an_end_is_no_file_of_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = |name: &str, line: &mut dyn FnMut(usize) -> String, lines: usize| {
+            let path = folder.path().join(name);
+            let file = File::create(&path).unwrap();
+            let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+            for number in 0..lines {
+                io::Write::write_all(&mut packed, line(number).as_bytes()).unwrap();
+            }
+            packed.finish().unwrap();
+            path
+        };
+        let unpacked = |path: &Path| io::copy(&mut open_text(path).unwrap(), &mut io::sink());
+        let bomb = pack("bomb.jsonl.gz", &mut |_| " ".repeat(1 << 20), 100);
+        let error = unpacked(&bomb).unwrap_err();
+        assert!(error.to_string().contains("these are no texts"), "{error}");
+        let texts = pack(
+            "texts.jsonl.gz",
+            &mut |n| format!("{{\"text\": \"{n}\"}}\n"),
+            5000,
+        );
+        assert!(unpacked(&texts).unwrap() > 50_000);
     }
 
     #[test]

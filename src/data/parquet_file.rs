@@ -1,6 +1,7 @@
 //! Apache Parquet, row group by row group.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,11 +17,16 @@ use super::rows::{Place, Row, Rows};
 use crate::error::{DataError, Result};
 
 pub(super) fn rows(path: &Path, columns: &[String]) -> Result<Rows> {
-    let reader = SerializedFileReader::new(open(path)?).map_err(|e| broken(path, &e))?;
-    let schema = reader.metadata().file_metadata().schema_descr_ptr();
+    let file = open(path)?;
+    let opened = without_panic(|| {
+        let reader = SerializedFileReader::new(file)?;
+        let schema = reader.metadata().file_metadata().schema_descr_ptr();
+        Ok((project(&schema, columns)?, reader))
+    });
+    let (schema, reader) = opened.map_err(|e| broken(path, &e))?;
     Ok(Box::new(RowGroups {
         path: path.to_owned(),
-        schema: project(&schema, columns).map_err(|e| broken(path, &e))?,
+        schema,
         reader,
         next_group: 0,
         group: None,
@@ -30,8 +36,27 @@ pub(super) fn rows(path: &Path, columns: &[String]) -> Result<Rows> {
 
 /// The number of rows, from the file's own account of them.
 pub(super) fn count(path: &Path) -> Result<usize> {
-    let reader = SerializedFileReader::new(open(path)?).map_err(|e| broken(path, &e))?;
+    let file = open(path)?;
+    let reader = without_panic(|| SerializedFileReader::new(file));
+    let reader = reader.map_err(|e| broken(path, &e))?;
     Ok(usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0))
+}
+
+/// Runs the parquet library, which panics at some of what a file can be wrong in.
+fn without_panic<T>(
+    work: impl FnOnce() -> std::result::Result<T, ParquetError>,
+) -> std::result::Result<T, ParquetError> {
+    // What was being read is let go with the error.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(ParquetError::General(
+                text.unwrap_or("malformed").to_owned(),
+            ))
+        }
+    }
 }
 
 /// The schema of the columns that are asked for; all if one of them is not there.
@@ -88,7 +113,7 @@ impl Iterator for RowGroups {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.read();
+        let row = without_panic(|| self.read());
         row.map_err(|error| broken(&self.path, &error)).transpose()
     }
 }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, invalid, read_fields, require_absolute_positions, require_multiple,
-    require_probabilities, require_sizes,
+    activation, invalid, read_fields, require_absolute_positions, require_epsilon, require_layers,
+    require_multiple, require_probabilities, require_sizes,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,
@@ -82,6 +82,15 @@ impl AlbertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
+        require_layers(&[
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_hidden_groups", self.num_hidden_groups),
+            (
+                "inner_group_num",
+                self.inner_group_num.saturating_mul(self.num_hidden_groups),
+            ),
+        ])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("embedding_size", self.embedding_size),

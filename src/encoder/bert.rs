@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, read_fields, require_absolute_positions, require_multiple, require_probabilities,
-    require_sizes, require_unset,
+    activation, read_fields, require_absolute_positions, require_epsilon, require_layers,
+    require_multiple, require_probabilities, require_sizes, require_unset,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,
@@ -78,6 +78,8 @@ impl BertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, read_fields, require_multiple, require_probabilities, require_sizes,
+    activation, read_fields, require_layers, require_multiple, require_probabilities, require_sizes,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,
@@ -75,6 +75,7 @@ impl DistilBertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_layers(&[("n_layers", self.n_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("dim", self.dim),

@@ -40,6 +40,26 @@ pub(super) fn require_sizes(fields: &[(&'static str, usize)]) -> Result<()> {
     }
 }
 
+/// More layers than any encoder has, and few enough that a made-up number of them does not fill
+/// the memory before their weights turn out to be missing.
+const MOST_LAYERS: usize = 1 << 10;
+
+/// Checks that each of these is a number of layers.
+pub(super) fn require_layers(fields: &[(&'static str, usize)]) -> Result<()> {
+    match fields.iter().find(|(_, layers)| *layers > MOST_LAYERS) {
+        Some((field, layers)) => Err(invalid(field, format!("at most {MOST_LAYERS}"), layers)),
+        None => Ok(()),
+    }
+}
+
+/// Checks that what a norm adds to a variance leaves it one whose root there is.
+pub(super) fn require_epsilon(field: &'static str, value: f64) -> Result<()> {
+    match value.is_finite() && value >= 0.0 {
+        true => Ok(()),
+        false => Err(invalid(field, "a finite number from 0", value)),
+    }
+}
+
 /// Checks that each of these is a probability below 1.
 pub(super) fn require_probabilities(fields: &[(&'static str, f64)]) -> Result<()> {
     let is_valid = |value: &f64| (0.0..1.0).contains(value);

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, invalid, read_fields, require_multiple, require_probabilities, require_sizes,
+    activation, invalid, read_fields, require_epsilon, require_layers, require_multiple,
+    require_probabilities, require_sizes,
 };
 use super::rope::{Rope, require_even};
 use super::{
@@ -97,6 +98,8 @@ impl Gemma3Config {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("rms_norm_eps", self.rms_norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, read_fields, require_multiple, require_probabilities, require_sizes,
+    activation, read_fields, require_epsilon, require_layers, require_multiple,
+    require_probabilities, require_sizes,
 };
 use super::rope::{Rope, require_even};
 use super::{Architecture, LayerType, LayerVisitor, RopeParameters};
@@ -95,6 +96,8 @@ impl ModernBertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("norm_eps", self.norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

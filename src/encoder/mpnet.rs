@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use super::checkpoint::{canonical_key, load_layers};
 use super::embeddings::positions_behind_padding;
 use super::fields::{
-    activation, invalid, read_fields, require_multiple, require_probabilities, require_sizes,
+    activation, invalid, read_fields, require_epsilon, require_layers, require_multiple,
+    require_probabilities, require_sizes,
 };
 use super::{
     Architecture, FeedForwardNames, LayerVisitor, PostNormLayer, PostNormLayerConfig,
@@ -84,11 +85,18 @@ impl MPNetConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),
             ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            (
+                "relative_attention_num_buckets",
+                self.relative_attention_num_buckets,
+            ),
         ])?;
         require_multiple("hidden_size", self.hidden_size, self.num_attention_heads)?;
         require_probabilities(&[

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{canonical_key, load_layers};
 use super::fields::{
-    activation, invalid, read_fields, require_multiple, require_probabilities, require_sizes,
-    require_unset,
+    activation, invalid, read_fields, require_epsilon, require_layers, require_multiple,
+    require_probabilities, require_sizes, require_unset,
 };
 use super::rope::{Rope, require_even};
 use super::{
@@ -160,6 +160,8 @@ impl NomicBertConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -167,6 +169,7 @@ impl NomicBertConfig {
             ("intermediate_size", self.intermediate_size),
             ("max_position_embeddings", self.max_position_embeddings),
             ("head_dim", self.head_dim.unwrap_or(1)),
+            ("type_vocab_size", self.type_vocab_size.max(1)),
         ])?;
         if self.head_dim.is_none() {
             require_multiple("hidden_size", self.hidden_size, self.num_attention_heads)?;

@@ -7,8 +7,8 @@ use super::bert::LAYER;
 use super::checkpoint::{canonical_key, load_layers};
 use super::embeddings::positions_behind_padding;
 use super::fields::{
-    activation, invalid, read_fields, require_absolute_positions, require_multiple,
-    require_probabilities, require_sizes, require_unset,
+    activation, invalid, read_fields, require_absolute_positions, require_epsilon, require_layers,
+    require_multiple, require_probabilities, require_sizes, require_unset,
 };
 use super::{
     Architecture, LayerVisitor, PostNormLayer, PostNormLayerConfig, TokenEmbeddings,
@@ -86,6 +86,8 @@ impl RobertaConfig {
     }
 
     fn validate(&self) -> Result<()> {
+        require_epsilon("layer_norm_eps", self.layer_norm_eps)?;
+        require_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         require_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

@@ -30,6 +30,21 @@ pub enum StateDictError {
         /// The unexpected keys.
         keys: Vec<String>,
     },
+    /// A tensor holds NaN or infinity.
+    #[error(
+        "{owner}: tensor `{key}` holds {found} at element {place}, expected finite numbers: the \
+         weights are broken (the option `allow_non_finite` loads them all the same)"
+    )]
+    NotFinite {
+        /// Whose tensor it is: a file, a module or an adapter.
+        owner: String,
+        /// The tensor's key.
+        key: String,
+        /// The first element that is not finite, row-major.
+        place: usize,
+        /// Its value.
+        found: f64,
+    },
     /// A tensor of row numbers names a row that is not there.
     #[error("{owner}: tensor `{key}` names row {row}, and there are {rows}")]
     NoSuchRow {

@@ -96,7 +96,11 @@ fn hidden_states(fields: &Map<String, Value>) -> Option<usize> {
     let names = ["num_hidden_layers", "n_layers", "n_layer"];
     let layers = names.iter().find_map(|name| fields.get(*name));
     let layers = layers.and_then(Value::as_u64).unwrap_or_default();
-    Some(layers as usize + 1)
+    Some(
+        usize::try_from(layers)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1),
+    )
 }
 
 fn layout<B: Backend>(

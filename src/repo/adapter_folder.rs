@@ -93,8 +93,11 @@ impl AdapterFolder {
         Ok(says_something.then_some(prompts))
     }
 
-    /// The configuration and the tensors.
-    pub(super) fn into_parts(self) -> (PeftConfig, StateDict) {
-        (self.config, self.tensors)
+    /// The configuration and the tensors, which may hold NaN and infinity or not.
+    pub(super) fn into_parts(self, allow_non_finite: bool) -> (PeftConfig, StateDict) {
+        match allow_non_finite {
+            true => (self.config, self.tensors),
+            false => (self.config, self.tensors.finite()),
+        }
     }
 }

@@ -1,12 +1,13 @@
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tempfile::{NamedTempFile, TempDir, TempPath};
+use tempfile::{NamedTempFile, TempPath};
 
+use super::commit;
+use super::interruption::place;
 use crate::error::{RepoError, Result};
 
 /// Reads a whole file.
@@ -65,12 +66,13 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
 
 /// Writes a folder's files so that a failure leaves the old ones: each is written whole
 /// beside its place, and only when all of them are, they are renamed into place. Where a
-/// renaming fails, those before it are undone.
+/// renaming fails, those before it are undone; where the process ends there, by the next one
+/// that opens the folder.
 #[derive(Debug)]
 pub(super) struct FolderWriter {
     folder: PathBuf,
-    staged: Vec<(TempPath, PathBuf)>,
-    removed: Vec<PathBuf>,
+    staged: Vec<(TempPath, String)>,
+    removed: Vec<String>,
 }
 
 impl FolderWriter {
@@ -79,7 +81,9 @@ impl FolderWriter {
     /// # Errors
     /// [`RepoError::Io`].
     pub(super) fn new(folder: &Path) -> Result<Self> {
+        place();
         fs::create_dir_all(folder).map_err(|e| io_error(folder, "create", e))?;
+        commit::recover(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             staged: Vec::new(),
@@ -108,14 +112,16 @@ impl FolderWriter {
     ) -> Result<()> {
         let path = self.folder.join(name);
         let file = self.temporary(&path)?;
-        write(&file)?;
+        place();
+        write(&file).map_err(|error| in_place(error, &file, &path))?;
+        place();
         // Opened anew: `write` may have put another file in its place.
         let synced = fs::File::open(&file).and_then(|file| {
             readable_by_all(&file)?;
             file.sync_all()
         });
         synced.map_err(|e| io_error(&path, "write", e))?;
-        self.staged.push((file, path));
+        self.staged.push((file, name.to_owned()));
         Ok(())
     }
 
@@ -123,6 +129,7 @@ impl FolderWriter {
     fn temporary(&self, path: &Path) -> Result<TempPath> {
         let parent = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(parent).map_err(|e| io_error(parent, "create", e))?;
+        place();
         let file = NamedTempFile::new_in(parent).map_err(|e| io_error(path, "write", e))?;
         Ok(file.into_temp_path())
     }
@@ -137,7 +144,7 @@ impl FolderWriter {
 
     /// Has a file removed once the staged ones are in place, if it is there then.
     pub(super) fn remove(&mut self, name: &str) {
-        self.removed.push(self.folder.join(name));
+        self.removed.push(name.to_owned());
     }
 
     /// The folder written to.
@@ -150,112 +157,19 @@ impl FolderWriter {
     /// # Errors
     /// [`RepoError::Io`]; the folder then has its old files.
     pub(super) fn commit(self) -> Result<()> {
-        let mut changes = Changes::new(&self.folder)?;
-        let changed = self
-            .staged
-            .into_iter()
-            .try_for_each(|(file, path)| {
-                let replaced = changes.replace(file, &path);
-                replaced.map_err(|e| io_error(&path, "write", e))
-            })
-            .and_then(|()| {
-                self.removed.into_iter().try_for_each(|path| {
-                    let removed = changes.remove(&path);
-                    removed.map_err(|e| io_error(&path, "remove", e))
-                })
-            });
-        match changed {
-            Ok(()) => changes.sync(),
-            Err(_) => changes.undo(),
-        }
-        changed
+        commit::commit(&self.folder, self.staged, self.removed)
     }
 }
 
-/// The files that a commit changed so far, and what was there before.
-struct Changes {
-    /// Holds the old files until the commit is through.
-    old: TempDir,
-    done: Vec<Change>,
-}
-
-struct Change {
-    path: PathBuf,
-    /// Where the old file is kept, if there was one.
-    kept: Option<PathBuf>,
-}
-
-impl Changes {
-    fn new(folder: &Path) -> Result<Self> {
-        let old = tempfile::Builder::new()
-            .prefix(".replaced")
-            .tempdir_in(folder);
-        Ok(Self {
-            old: old.map_err(|e| io_error(folder, "write", e))?,
-            done: Vec::new(),
-        })
-    }
-
-    fn replace(&mut self, file: TempPath, path: &Path) -> io::Result<()> {
-        let kept = match fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            Ok(_) => {
-                let kept = self.place();
-                // With a second name for the old file, its place is never empty.
-                fs::hard_link(path, &kept).or_else(|_| fs::rename(path, &kept))?;
-                Some(kept)
-            }
-            Err(_) => None,
-        };
-        self.done.push(Change {
-            path: path.to_owned(),
-            kept,
-        });
-        Ok(file.persist(path)?)
-    }
-
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
-        let kept = self.place();
-        match fs::rename(path, &kept) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed?,
-        }
-        self.done.push(Change {
-            path: path.to_owned(),
-            kept: Some(kept),
-        });
-        Ok(())
-    }
-
-    fn place(&self) -> PathBuf {
-        self.old.path().join(self.done.len().to_string())
-    }
-
-    fn undo(&mut self) {
-        for Change { path, kept } in self.done.drain(..).rev() {
-            let undone = match kept {
-                Some(kept) => fs::rename(kept, &path),
-                None => fs::remove_file(&path),
-            };
-            match undone {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    log::error!("{}: cannot put the old file back: {error}", path.display());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Has the folders themselves written, as far as the system can.
-    fn sync(&self) {
-        let folders: BTreeSet<_> = self.done.iter().filter_map(|c| c.path.parent()).collect();
-        for folder in folders {
-            if cfg!(unix)
-                && let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all())
-            {
-                log::debug!("{}: cannot sync: {error}", folder.display());
-            }
-        }
+/// An error about a file that is on its way into its place, as one about that place.
+fn in_place(error: crate::Error, staged: &Path, place: &Path) -> crate::Error {
+    match error {
+        crate::Error::Repo(RepoError::Io {
+            path,
+            action,
+            source,
+        }) if path == staged => io_error(place, action, source),
+        other => other,
     }
 }
 

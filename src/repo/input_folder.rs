@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 use serde_json::{Map, Value, json};
 
 use super::file::{FolderWriter, read_json, read_optional_fields};
+use super::load::LoadOptions;
 use super::names;
 use super::pipeline::{InputFolder, TextConfig};
 use super::sharding::stage_weights;
@@ -28,26 +29,26 @@ pub(super) struct LoadedInput<B: Backend> {
 
 impl<B: Backend> LoadedInput<B> {
     /// Loads a Transformer or a StaticEmbedding, whose encoder's files lie in `encoder_folder`
-    /// and whose texts are cut to `max_seq_length` tokens, where that is given.
+    /// and whose texts are cut to the tokens that the options give, if they do.
     ///
     /// # Errors
     /// [`Error`](crate::Error) naming the file, and what was expected and found there.
     pub(super) fn load(
         input: &InputFolder,
         encoder_folder: &Path,
-        max_seq_length: Option<usize>,
+        options: &LoadOptions,
         device: &B::Device,
     ) -> Result<Self> {
         match input.is_static {
-            true => Self::load_static(&input.folder, device),
-            false => Self::load_transformer(&input.folder, encoder_folder, max_seq_length, device),
+            true => Self::load_static(&input.folder, options, device),
+            false => Self::load_transformer(&input.folder, encoder_folder, options, device),
         }
     }
 
     fn load_transformer(
         folder: &Path,
         encoder_folder: &Path,
-        max_seq_length: Option<usize>,
+        options: &LoadOptions,
         device: &B::Device,
     ) -> Result<Self> {
         let fields: Map<String, Value> = read_json(
@@ -56,9 +57,15 @@ impl<B: Backend> LoadedInput<B> {
         )?;
         let encoder_config = EncoderConfig::from_json(&fields)?;
         let text = TextConfig::read(folder, &encoder_config)?;
-        let tokenizer = load_tokenizer(folder, &text, &encoder_config, max_seq_length)?;
-        let mut tensors = read_weights(encoder_folder)?;
-        let encoder = encoder_config.load(&mut tensors, device)?;
+        // Both take time: the one builds tables, the other looks through all weights.
+        let (tokenizer, encoder) = rayon::join(
+            || load_tokenizer(folder, &text, &encoder_config, options.max_seq_length),
+            || -> Result<_> {
+                let mut tensors = read_weights(encoder_folder, options)?;
+                Ok((encoder_config.load(&mut tensors, device)?, tensors))
+            },
+        );
+        let (tokenizer, (encoder, tensors)) = (tokenizer?, encoder?);
         let unused: Vec<String> = tensors.keys().map(str::to_owned).collect();
         if let Some(first) = unused.first() {
             log::warn!(
@@ -82,17 +89,17 @@ impl<B: Backend> LoadedInput<B> {
         })
     }
 
-    fn load_static(folder: &Path, device: &B::Device) -> Result<Self> {
+    fn load_static(folder: &Path, options: &LoadOptions, device: &B::Device) -> Result<Self> {
         let mut text = TextConfig::of_static(folder)?;
         let path = folder.join(names::TOKENIZER);
         if let Some(truncation) = model2vec_truncation(folder)? {
-            let mut json: Value = read_json(&path, "it is the tokenizer")?;
-            json["truncation"] = truncation;
-            let json = json.to_string().into_bytes();
+            let mut json: Map<String, Value> = read_json(&path, "it is the tokenizer")?;
+            json.insert("truncation".to_owned(), truncation);
+            let json = Value::Object(json).to_string().into_bytes();
             text.tokenizer_files = vec![(names::TOKENIZER.to_owned(), json.into())];
         }
         let tokenizer = TextTokenizer::of_bags(tokenizer_json(&text), &path)?;
-        let mut tensors = read_weights(folder)?;
+        let mut tensors = read_weights(folder, options)?;
         let config = StaticEmbeddingConfig::from_weights(&mut tensors)?;
         let embedding = config.load(&mut tensors, device)?;
         for key in tensors.keys() {

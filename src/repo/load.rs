@@ -34,6 +34,9 @@ pub struct LoadOptions {
     pub truncate_dim: Option<usize>,
     /// What the model card will say beside what the model itself knows.
     pub model_card_data: ModelCardData,
+    /// Whether weights may hold NaN or infinity, which make NaN of every embedding they meet;
+    /// else they are an error that names the tensor.
+    pub allow_non_finite: bool,
 }
 
 /// How an adapter is loaded into a model.
@@ -49,6 +52,9 @@ pub struct LoadAdapterOptions {
     /// Whether the adapter takes the place of the one of the same name, which stays active or
     /// not. It may be of another type, on other layers, of other ranks.
     pub hotswap: bool,
+    /// Whether weights may hold NaN or infinity, which make NaN of every embedding they meet;
+    /// else they are an error that names the tensor.
+    pub allow_non_finite: bool,
     /// Where and how to find what is not a folder.
     pub hub: HubOptions,
 }
@@ -60,6 +66,7 @@ impl Default for LoadAdapterOptions {
             is_trainable: false,
             strict: true,
             hotswap: false,
+            allow_non_finite: false,
             hub: HubOptions::default(),
         }
     }
@@ -128,7 +135,7 @@ impl<B: Backend> SentenceTransformer<B> {
             }
         };
         if let Some(adapter) = adapter {
-            let (config, tensors) = adapter.into_parts();
+            let (config, tensors) = adapter.into_parts(options.allow_non_finite);
             model.add_adapter_with_weights(config, AdapterWeights::new(tensors))?;
         }
         Ok(model)
@@ -161,7 +168,7 @@ impl<B: Backend> SentenceTransformer<B> {
         let source = Source::resolve(&source.as_ref().to_string_lossy(), &options.hub)?;
         let adapter = AdapterFolder::read(&source.folder)?;
         let prompts = adapter.prompts()?;
-        let (config, tensors) = adapter.into_parts();
+        let (config, tensors) = adapter.into_parts(options.allow_non_finite);
         self.add_adapter_with_weights(
             config,
             AdapterWeights {
@@ -191,7 +198,7 @@ fn load_whole<B: Backend>(
             0 => base_pipeline.own_folder(),
             _ => &input.folder,
         };
-        LoadedInput::<B>::load(input, weights, options.max_seq_length, device)
+        LoadedInput::<B>::load(input, weights, options, device)
     });
     let Some(own) = inputs.next() else {
         // `Pipeline::read` has found at least one.
@@ -203,7 +210,7 @@ fn load_whole<B: Backend>(
     let (own, others) = (own?, inputs.collect::<Result<Vec<_>>>()?);
     let embedding = EmbeddingConfig::read(&source.folder)?;
     let hidden = own.config.encoder.hidden_size();
-    let modules = pipeline.load_modules(hidden, &own.config.encoder_fields, device)?;
+    let modules = pipeline.load_modules(hidden, &own.config.encoder_fields, options, device)?;
     let parts = ModelParts {
         tokenizer: own.tokenizer,
         encoder: own.encoder,

@@ -5,13 +5,16 @@
 //! - `save` writes folders that Python's Sentence Transformers 5.x and 6.x load.
 
 mod adapter_folder;
+mod commit;
 mod file;
 pub mod hub;
 mod input_folder;
+pub(crate) mod interruption;
 pub(crate) mod jsonl;
 mod load;
 mod model_card;
 mod module_folder;
+mod named_path;
 mod names;
 mod pipeline;
 mod pytorch;
@@ -22,6 +25,9 @@ mod shards;
 mod source;
 mod tokenizer_folder;
 mod weights;
+
+#[cfg(test)]
+mod cut_off_tests;
 
 pub use hub::HubOptions;
 pub use load::{LoadAdapterOptions, LoadOptions};

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::file::{FolderWriter, read_json, read_optional_fields};
+use super::load::LoadOptions;
 use super::names;
 use super::weights::{read_weights, write_safetensors};
 use crate::error::{ModuleError, RepoError, Result};
@@ -22,6 +23,7 @@ use crate::state_dict::{CollectTensors, StateDict};
 pub(super) fn load_module<B: Backend>(
     type_name: &str,
     folder: &Path,
+    options: &LoadOptions,
     device: &B::Device,
 ) -> Result<SentenceModule<B>> {
     let file = folder.join(names::CONFIG);
@@ -36,18 +38,20 @@ pub(super) fn load_module<B: Backend>(
             let config = WeightedLayerPoolingConfig::from_json(&fields)?;
             let load = |tensors: &mut StateDict| config.load(tensors, device);
             Ok(SentenceModule::WeightedLayerPooling(with_weights(
-                folder, load,
+                folder, options, load,
             )?))
         }
         "Dense" => {
             let config = DenseConfig::from_json(&fields("it sizes the Dense module")?)?;
             let load = |tensors: &mut StateDict| config.load(tensors, device);
-            Ok(SentenceModule::Dense(with_weights(folder, load)?))
+            Ok(SentenceModule::Dense(with_weights(folder, options, load)?))
         }
         "LayerNorm" => {
             let config = LayerNormConfig::from_json(&fields("it sizes the LayerNorm module")?)?;
             let load = |tensors: &mut StateDict| config.load(tensors, device);
-            Ok(SentenceModule::LayerNorm(with_weights(folder, load)?))
+            Ok(SentenceModule::LayerNorm(with_weights(
+                folder, options, load,
+            )?))
         }
         "Dropout" => {
             let fields = read_optional_fields(&file)?.unwrap_or_default();
@@ -68,8 +72,12 @@ pub(super) fn load_module<B: Backend>(
     }
 }
 
-fn with_weights<M>(folder: &Path, load: impl FnOnce(&mut StateDict) -> Result<M>) -> Result<M> {
-    let mut tensors = read_weights(folder)?;
+fn with_weights<M>(
+    folder: &Path,
+    options: &LoadOptions,
+    load: impl FnOnce(&mut StateDict) -> Result<M>,
+) -> Result<M> {
+    let mut tensors = read_weights(folder, options)?;
     let module = load(&mut tensors)?;
     for key in tensors.keys() {
         log::warn!("{}: tensor `{key}` is not used", folder.display());

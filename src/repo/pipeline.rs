@@ -1,11 +1,13 @@
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::file::{read, read_json, read_optional_fields};
+use super::load::LoadOptions;
 use super::module_folder::load_module;
+use super::named_path::path_inside;
 use super::names;
 use super::router_file::RouterFile;
 use super::tokenizer_folder::{TokenizerFiles, read_tokenizer_files};
@@ -92,8 +94,7 @@ impl Pipeline {
         }
         let entries: Vec<ModuleEntry> = read_json(&file, "it lists the model's modules")?;
         for entry in &entries {
-            require_inside(&file, &entry.path)?;
-            let path = folder.join(&entry.path);
+            let path = path_inside(&file, &entry.path)?;
             let step = pipeline.add(type_name(&entry.python_path)?, path)?;
             pipeline.steps.push(step);
         }
@@ -170,6 +171,7 @@ impl Pipeline {
         &mut self,
         hidden: usize,
         fields: &Map<String, Value>,
+        options: &LoadOptions,
         device: &B::Device,
     ) -> Result<Vec<SentenceModule<B>>> {
         if self.is_bare {
@@ -186,7 +188,7 @@ impl Pipeline {
         }
         self.modules
             .iter()
-            .map(|(type_name, folder)| load_module(type_name, folder, device))
+            .map(|(type_name, folder)| load_module(type_name, folder, options, device))
             .collect()
     }
 }
@@ -209,19 +211,6 @@ fn default_pooling(fields: &Map<String, Value>) -> PoolingMode {
     } else {
         PoolingMode::Mean
     }
-}
-
-/// Refuses a path that leads out of the folder that names it.
-pub(super) fn require_inside(file: &Path, path: &str) -> Result<()> {
-    let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
-    if Path::new(path).components().all(inside) && !path.contains('\\') {
-        return Ok(());
-    }
-    Err(RepoError::UnsafePath {
-        path: file.to_owned(),
-        found: path.to_owned(),
-    }
-    .into())
 }
 
 /// `sentence_bert_config.json`, as far as both generations matter here.

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::file::read_json;
+use super::named_path::path_inside;
 use super::names;
-use super::pipeline::{Pipeline, require_inside, type_name};
+use super::pipeline::{Pipeline, type_name};
 use crate::error::{ModuleError, RepoError, Result};
 use crate::model::Layout;
 use crate::modules::{Route, RouteMapping, Router, Step};
@@ -81,8 +82,8 @@ impl RouterFile {
         }
         let mut steps: IndexMap<&String, Step> = IndexMap::new();
         for (id, python_path) in &self.types {
-            require_inside(&file, id)?;
-            let step = pipeline.add(type_name(python_path)?, folder.join(id))?;
+            let part = path_inside(&file, id)?;
+            let step = pipeline.add(type_name(python_path)?, part)?;
             steps.insert(id, step);
         }
         pipeline.depth -= 1;

@@ -40,8 +40,9 @@ impl<B: Backend> SentenceTransformer<B> {
     ///
     /// With an adapter, the encoder is left out: the folder holds the one active adapter
     /// and everything else, and names its base. Every file is written whole before the
-    /// first is put in place: a failed save leaves the old ones, and so does one that is cut
-    /// off, but for the moment in which the files are renamed.
+    /// first is put in place: a failed save leaves the old ones. Where the process ends while
+    /// files are put in place, whoever loads the folder next, or saves there, puts the old ones
+    /// back.
     ///
     /// # Errors
     /// [`AdapterError::NotOneActive`](crate::error::AdapterError) where several adapters or

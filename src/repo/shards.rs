@@ -4,7 +4,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::file::read_json;
-use super::pipeline::require_inside;
+use super::named_path::path_inside;
 use crate::error::{RepoError, Result};
 use crate::state_dict::StateDict;
 
@@ -24,13 +24,12 @@ pub(super) fn read_shards(
     index: &Path,
     read_file: impl Fn(&Path) -> Result<StateDict>,
 ) -> Result<StateDict> {
-    let folder = index.parent().unwrap_or(Path::new(""));
     let Index { weight_map } = read_json(index, "it says which file each tensor lies in")?;
     let mut files: BTreeMap<&str, StateDict> = BTreeMap::new();
     for name in weight_map.values() {
         if !files.contains_key(name.as_str()) {
-            require_inside(index, name)?;
-            files.insert(name, read_file(&folder.join(name))?);
+            let file = path_inside(index, name)?;
+            files.insert(name, read_file(&file)?);
         }
     }
     let files_with = |key: &str| -> Vec<String> {

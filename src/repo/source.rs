@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use super::commit::recover;
 use super::hub::{HubOptions, snapshot};
 use crate::error::{RepoError, Result};
 
@@ -39,6 +40,7 @@ impl Source {
         let candidates = candidates.into_iter().chain([PathBuf::from(source)]);
         for candidate in candidates {
             if !source.is_empty() && candidate.is_dir() {
+                recover(&candidate)?;
                 let name = candidate
                     .canonicalize()
                     .unwrap_or_else(|_| candidate.clone());

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::file::io_error;
+use super::load::LoadOptions;
 use super::names;
 use super::pytorch::read_pytorch;
 use super::shards::read_shards;
@@ -64,7 +65,15 @@ const FOREIGN: [&str; 3] = ["tf_model.h5", "flax_model.msgpack", "model.ckpt.ind
 /// # Errors
 /// [`RepoError::MissingFile`] where there are none of these, [`RepoError::UnreadableWeights`]
 /// where there are others, and what is wrong with a file.
-pub(super) fn read_weights(folder: &Path) -> Result<StateDict> {
+pub(super) fn read_weights(folder: &Path, options: &LoadOptions) -> Result<StateDict> {
+    let tensors = read_any_weights(folder)?;
+    match options.allow_non_finite {
+        true => Ok(tensors),
+        false => Ok(tensors.finite()),
+    }
+}
+
+fn read_any_weights(folder: &Path) -> Result<StateDict> {
     let whole = folder.join(names::WEIGHTS);
     let index = folder.join(names::WEIGHTS_INDEX);
     let pickled = folder.join(names::PYTORCH_WEIGHTS);
@@ -124,9 +133,16 @@ pub(super) fn write_tensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a TensorData)>,
     path: &Path,
 ) -> Result<()> {
-    let malformed = |e: safetensors::SafeTensorError| RepoError::Safetensors {
-        path: path.to_owned(),
-        reason: e.to_string(),
+    let malformed = |e: SafeTensorError| match e {
+        SafeTensorError::IoError(source) => RepoError::Io {
+            path: path.to_owned(),
+            action: "write",
+            source,
+        },
+        other => RepoError::Safetensors {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
     };
     let mut views = Vec::new();
     for (key, data) in tensors {

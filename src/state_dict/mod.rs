@@ -1,5 +1,6 @@
 //! Named tensors on their way from a file into layers, and back.
 
+mod finite;
 mod fold;
 mod visitor;
 
@@ -23,6 +24,8 @@ pub struct StateDict {
     /// Whose tensors these are, for errors: a file or a module.
     owner: String,
     tensors: BTreeMap<String, TensorData>,
+    /// Whether what is taken out must be finite.
+    finite: bool,
 }
 
 impl StateDict {
@@ -31,6 +34,17 @@ impl StateDict {
         Self {
             owner: owner.into(),
             tensors: BTreeMap::new(),
+            finite: false,
+        }
+    }
+
+    /// Has [`take`](Self::take) refuse tensors that hold NaN or infinity. What is never taken
+    /// is never looked at.
+    #[must_use]
+    pub fn finite(self) -> Self {
+        Self {
+            finite: true,
+            ..self
         }
     }
 
@@ -179,7 +193,8 @@ impl StateDict {
     ///
     /// # Errors
     /// [`StateDictError::Missing`] or [`StateDictError::ShapeMismatch`]; the state dict
-    /// is then as it was.
+    /// is then as it was. [`StateDictError::NotFinite`] where it is to be [`finite`](Self::finite)
+    /// and is not, be it that a number is too large for the backend's float type.
     pub fn take<B: Backend, const D: usize>(
         &mut self,
         key: &str,
@@ -189,6 +204,17 @@ impl StateDict {
         self.expect_shape(key, &shape)?;
         let data = self.tensors.remove(key).ok_or_else(|| self.missing(key))?;
         let mut data = data.convert::<B::FloatElem>();
+        if self.finite
+            && let Some((place, found)) = finite::first_not_finite(&data)
+        {
+            return Err(StateDictError::NotFinite {
+                owner: self.owner.clone(),
+                key: key.to_owned(),
+                place,
+                found,
+            }
+            .into());
+        }
         let is_mapped = data.bytes.property() == AllocationProperty::File;
         if is_mapped
             && D < 2

@@ -1,5 +1,6 @@
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
@@ -14,10 +15,14 @@ use tokenizers::{
 type TokenizerOf<M> =
     TokenizerImpl<M, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// The part of a `tokenizer.json` that says what model it holds.
+/// The part of a `tokenizer.json` that says what model it holds, and those that `Tokenizer`
+/// panics at, when it reads or when it is used, where they are wrong.
 #[derive(Deserialize)]
 struct File {
     model: Typed,
+    #[serde(rename = "decoder")]
+    _decoder: Option<Value>,
+    post_processor: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -43,18 +48,64 @@ enum ModelType {
 /// # Errors
 /// `Tokenizer`'s own.
 pub(super) fn read_tokenizer(json: &[u8]) -> serde_json::Result<Tokenizer> {
-    let file: Option<File> = serde_json::from_slice(json).ok();
-    let tokenizer = file.and_then(|file| match file.model.model_type {
-        ModelType::WordPiece => read_as::<WordPiece>(json),
-        ModelType::Bpe => read_as::<BPE>(json),
-        ModelType::Unigram => read_as::<Unigram>(json),
-        ModelType::WordLevel => read_as::<WordLevel>(json),
-    });
+    let file: serde_json::Result<File> = serde_json::from_slice(json);
+    let tokenizer = match file {
+        Ok(file) => {
+            check_processor(file.post_processor.as_ref())?;
+            match file.model.model_type {
+                ModelType::WordPiece => read_as::<WordPiece>(json),
+                ModelType::Bpe => read_as::<BPE>(json),
+                ModelType::Unigram => read_as::<Unigram>(json),
+                ModelType::WordLevel => read_as::<WordLevel>(json),
+            }
+        }
+        Err(error) if error.is_data() => {
+            // It may still be no JSON further on.
+            let whole: Value = serde_json::from_slice(json)?;
+            check_processor(whole.get("post_processor"))?;
+            None
+        }
+        Err(error) => return Err(error),
+    };
     match tokenizer {
         Some(tokenizer) => Ok(tokenizer),
         // An old file without a type, one with fields of its own, or one that is wrong.
         None => serde_json::from_slice(json),
     }
+}
+
+/// Checks that a template has all tokens that it puts around a text, and puts them around one.
+fn check_processor(processor: Option<&Value>) -> serde_json::Result<()> {
+    let Some(processor) = processor else {
+        return Ok(());
+    };
+    let inner = processor.get("processors").and_then(Value::as_array);
+    for inner in inner.into_iter().flatten() {
+        check_processor(Some(inner))?;
+    }
+    let tokens = processor.get("special_tokens").and_then(Value::as_object);
+    let wrong = |what: String| Err(serde_json::Error::custom(format!("post_processor: {what}")));
+    for (name, token) in tokens.into_iter().flatten() {
+        let length = |field: &str| token.get(field).and_then(Value::as_array).map(Vec::len);
+        if length("ids") != length("tokens") {
+            return wrong(format!("`{name}` has not as many tokens as ids"));
+        }
+    }
+    for template in ["single", "pair"] {
+        let pieces = processor.get(template).and_then(Value::as_array);
+        for piece in pieces.into_iter().flatten() {
+            let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+            if let Some(name) = id("SpecialToken")
+                && !tokens.is_some_and(|tokens| tokens.contains_key(name))
+            {
+                return wrong(format!("`{name}` of `{template}` is no special token"));
+            }
+            if template == "single" && id("Sequence").is_some_and(|id| id != "A") {
+                return wrong("`single` is of more than one text".to_owned());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_as<M>(json: &[u8]) -> Option<Tokenizer>
@@ -68,7 +119,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn file(model: Value) -> Vec<u8> {
         let file = json!({
@@ -143,5 +194,66 @@ mod tests {
             assert!(read_tokenizer(&file(model.clone())).is_err(), "{model}");
         }
         assert!(read_tokenizer(b"[1, 2").is_err());
+    }
+
+    #[test]
+    fn a_template_of_what_is_not_there_is_an_error() {
+        let token = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
+        let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+        let template = |single: Value, tokens: Value| {
+            let mut file: Value = serde_json::from_slice(&file(json!({
+                "type": "WordLevel", "vocab": { "a": 0 }, "unk_token": "a",
+            })))
+            .unwrap();
+            file["post_processor"] = json!({
+                "type": "TemplateProcessing", "single": single, "pair": [text("A"), text("B")],
+                "special_tokens": { "x": { "id": "x", "ids": [0], "tokens": tokens } },
+            });
+            let nested = json!({ "type": "Sequence", "processors": [file["post_processor"]] });
+            let whole = read_tokenizer(file.to_string().as_bytes()).map(drop);
+            file["post_processor"] = nested;
+            let nested = read_tokenizer(file.to_string().as_bytes()).map(drop);
+            assert_eq!(whole.is_ok(), nested.is_ok());
+            whole.map_err(|error| error.to_string())
+        };
+        let single = json!([token("x"), text("A")]);
+        template(single.clone(), json!(["x"])).unwrap();
+        for (single, tokens, wrong) in [
+            (
+                json!([token("y"), text("A")]),
+                json!(["x"]),
+                "`y` of `single`",
+            ),
+            (json!([text("B")]), json!(["x"]), "more than one text"),
+            (single, json!(["x", "y"]), "as many tokens as ids"),
+        ] {
+            let error = template(single, tokens).unwrap_err();
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_in_any_part_is_an_error() {
+        let models = [
+            r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
+            r#"{"vocab": {"a": 0}, "unk_token": "a"}"#,
+        ];
+        for part in ["decoder", "normalizer", "pre_tokenizer", "post_processor"] {
+            for wrong in [
+                "{1: 2}",
+                "{\"type\": \"\\ud800\"}",
+                "{",
+                "{\"type\": \"x\"}",
+            ] {
+                for model in models {
+                    for file in [
+                        format!("{{\"model\": {model}, \"{part}\": {wrong}}}"),
+                        format!("{{\"{part}\": {wrong}, \"model\": {model}}}"),
+                    ] {
+                        assert!(read_tokenizer(file.as_bytes()).is_err(), "{file}");
+                    }
+                }
+            }
+        }
     }
 }

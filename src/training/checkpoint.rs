@@ -23,6 +23,7 @@ use super::plan::Plan;
 use super::stream::StreamState;
 use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
+use crate::repo::interruption::place;
 
 const PREFIX: &str = "checkpoint-";
 const STATE: &str = "trainer_state.json";
@@ -103,8 +104,8 @@ impl Checkpoint {
             match Self::open(&path) {
                 Ok(checkpoint) => {
                     let record = &checkpoint.state.record;
-                    let place = record.step.wrapping_sub(1);
-                    if history.records().get(place) == Some(record) {
+                    let index = record.step.wrapping_sub(1);
+                    if history.records().get(index) == Some(record) {
                         found.push(checkpoint);
                     } else {
                         log::warn!("{}: is another run's, passed over", path.display());
@@ -252,6 +253,7 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     let name = format!("{PREFIX}{}", state.record.step);
     let unfinished = output_dir.join(format!(".{name}{UNFINISHED}"));
     remove_dir(&unfinished)?;
+    place();
     fs::create_dir_all(&unfinished).map_err(|e| io_error(&unfinished, "create", e))?;
     match model.model.adapters().active() {
         // A model folder holds one adapter; several lie beside each other, as PEFT has it.
@@ -262,18 +264,22 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     let file = unfinished.join(TENSORS);
     let bytes = training_state::to_safetensors(model, moments, parameters);
     let bytes = bytes.map_err(|e| invalid(&file, e))?;
+    place();
     fs::write(&file, bytes).map_err(|e| io_error(&file, "write", e))?;
 
     let file = unfinished.join(STATE);
     let json = serde_json::to_string_pretty(state).map_err(|e| invalid(&file, e))?;
+    place();
     fs::write(&file, json).map_err(|e| io_error(&file, "write", e))?;
 
     sync_tree(&unfinished)?;
-    let place = output_dir.join(name);
-    remove(&place)?;
-    fs::rename(&unfinished, &place).map_err(|e| io_error(&place, "rename into place", e))?;
+    let target = output_dir.join(name);
+    remove(&target)?;
+    place();
+    fs::rename(&unfinished, &target).map_err(|e| io_error(&target, "rename into place", e))?;
+    place();
     sync(output_dir)?;
-    Ok(place)
+    Ok(target)
 }
 
 /// Removes a checkpoint, if it is there, so that no half of it is ever seen.
@@ -286,6 +292,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
     let removed = dir.join(format!(".{}{REMOVED}", name.to_string_lossy()));
     remove_dir(&removed)?;
+    place();
     fs::rename(path, &removed).map_err(|e| io_error(path, "remove", e))?;
     remove_dir(&removed)
 }
@@ -328,6 +335,7 @@ fn file_name(path: &Path) -> String {
 }
 
 fn remove_dir(path: &Path) -> Result<()> {
+    place();
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(io_error(path, "remove", error))

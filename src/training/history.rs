@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{RepoError, Result, TrainingError};
 use crate::evaluation::Metrics;
+use crate::repo::interruption::place;
 
 /// What one optimiser step did: a line of `history.jsonl`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -104,6 +105,7 @@ pub(super) struct HistoryWriter {
 impl HistoryWriter {
     /// Starts a new file.
     pub(super) fn create(path: PathBuf) -> Result<Self> {
+        place();
         let file = File::create(&path).map_err(|source| io_error(&path, "create", source))?;
         Ok(Self {
             path,
@@ -142,6 +144,7 @@ impl HistoryWriter {
                 reason: error.to_string(),
             })?;
         line.push('\n');
+        place();
         let written = self.file.write_all(line.as_bytes());
         written.map_err(|source| io_error(&self.path, "write", source))?;
         self.history.push(record);

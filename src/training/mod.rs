@@ -74,6 +74,9 @@ mod trainer;
 mod training_data;
 mod training_state;
 
+#[cfg(test)]
+mod cut_off_tests;
+
 pub use arguments::TrainingArguments;
 pub use best_model::BestEvaluation;
 pub use checkpoint::{Checkpoint, TrainerState};

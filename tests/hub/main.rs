@@ -3,6 +3,7 @@
 #[cfg(feature = "train")]
 mod datasets;
 mod downloads;
+mod hostile;
 mod pushes;
 mod server;
 

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,10 @@ use super::http::{Failure, Http};
 use super::listing::RemoteFile;
 use super::retry::Retries;
 use crate::error::HubError;
+
+/// How much more than a file's listed size is received: an answer without an end would fill the
+/// disk.
+const MOST_TOO_LONG: u64 = 1 << 20;
 
 /// One file on its way from the hub.
 pub(super) struct Download<'a> {
@@ -90,6 +95,7 @@ impl Download<'_> {
         }
         let mut place = file.try_clone().map_err(Failure::Io)?;
         let mut announced = None;
+        let at = Cell::new(0u64);
         let received = self.http.stream(
             self.url,
             from,
@@ -101,9 +107,20 @@ impl Download<'_> {
                     )));
                 }
                 announced = of;
+                at.set(start);
                 start_at(&mut place, start).map_err(Failure::Io)
             },
-            |bytes| file.write_all(bytes).map_err(Failure::Io),
+            |bytes| {
+                file.write_all(bytes).map_err(Failure::Io)?;
+                at.set(at.get().saturating_add(bytes.len() as u64));
+                match at.get() > size.saturating_add(MOST_TOO_LONG) {
+                    true => Err(Failure::Malformed(format!(
+                        "{} is too long",
+                        self.file.path
+                    ))),
+                    false => Ok(()),
+                }
+            },
         );
         if let Err(Failure::Answer(answer)) = &received
             && answer.status == 416
@@ -115,7 +132,11 @@ impl Download<'_> {
                 "the part asked for is not there".to_owned(),
             ));
         }
-        received?;
+        // What is too long is found to be so by whoever compares its size.
+        match received {
+            Err(_) if length(partial).map_err(Failure::Io)? > size => {}
+            received => received?,
+        }
         file.sync_all().map_err(Failure::Io)?;
         let has = file.metadata().map_err(Failure::Io)?.len();
         // An answer that says how much it is and is all there is whole, of whatever size.

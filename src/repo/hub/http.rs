@@ -109,7 +109,7 @@ impl Http {
             let page = self.runtime.block_on(async {
                 let response = self.send(url, 0).await?;
                 let next = next_page(response.headers());
-                let body = response.bytes().await?;
+                let body = body_of(response, url).await?;
                 let value: T = serde_json::from_slice(&body).map_err(|error| {
                     Failure::Malformed(format!("{url}: not the JSON that was asked for: {error}"))
                 })?;
@@ -190,6 +190,24 @@ impl Http {
             url: None,
         }))
     }
+}
+
+/// The most bytes of an answer that is kept in memory: a page of the hub's has a thousand
+/// entries.
+const MOST_BYTES: usize = 64 << 20;
+
+/// All of an answer, if it is not too large to be one.
+async fn body_of(mut response: Response, url: &Url) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(bytes) = response.chunk().await? {
+        if body.len() + bytes.len() > MOST_BYTES {
+            return Err(Failure::Malformed(format!(
+                "{url}: more than {MOST_BYTES} bytes of JSON"
+            )));
+        }
+        body.extend_from_slice(&bytes);
+    }
+    Ok(body)
 }
 
 /// The hub's address.

@@ -13,6 +13,9 @@ use crate::error::HubError;
 /// Folders that hold nothing a model is loaded from; training's checkpoints besides.
 const SKIPPED_FOLDERS: [&str; 2] = ["onnx", "openvino"];
 
+/// The most pages of a list that are asked for; a list that goes round in circles has no end.
+const MOST_PAGES: usize = 2_000;
+
 /// A file as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RemoteFile {
@@ -84,7 +87,12 @@ pub(super) fn list(
     url.set_query(Some("recursive=true&expand=false"));
     let mut files = Vec::new();
     let mut next = Some(url);
+    let mut pages = 0;
     while let Some(url) = next {
+        pages += 1;
+        if pages > MOST_PAGES {
+            return Err(explainer.unexpected(format!("more than {MOST_PAGES} pages of files")));
+        }
         let page = http.json::<Vec<Entry>>(&url);
         let (entries, following) = page.map_err(|failure| explainer.explain(failure))?;
         for entry in entries.into_iter().filter(|entry| entry.kind == "file") {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use burn::tensor::TensorData;
 
 use super::Reason;
-use super::pickle::{Unpickler, Value};
+use super::pickle::Unpickler;
 use super::storage::Storages;
 use super::tensor::tensors_of;
 use crate::kernel::MappedFile;
@@ -40,7 +40,8 @@ pub(super) fn read(file: &MappedFile) -> Result<Vec<(String, TensorData)>, Reaso
     }
     let pickle = file.get(entries[&format!("{root}data.pkl")].clone());
     let pickle = pickle.ok_or("data.pkl ends behind the file")?;
-    let value: Value = Unpickler::new(pickle).load()?;
+    let mut pickles = Unpickler::new(pickle);
+    let value = pickles.load()?;
     let storages = Storages::new(file, |storage| {
         entries.get(&format!("{root}data/{}", storage.key)).cloned()
     });

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use burn::tensor::TensorData;
 
@@ -17,7 +18,7 @@ const MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x1
 pub(super) fn read(file: &MappedFile) -> Result<Vec<(String, TensorData)>, Reason> {
     let mut pickles = Unpickler::new(file);
     match pickles.load() {
-        Ok(Value::Long(magic)) if magic == MAGIC => {}
+        Ok(Value::Long(magic)) if *magic == *MAGIC => {}
         _ => {
             return Err(
                 "it is no file of PyTorch's: neither an archive nor its magic number".to_owned(),
@@ -26,7 +27,7 @@ pub(super) fn read(file: &MappedFile) -> Result<Vec<(String, TensorData)>, Reaso
     }
     let version = pickles.load()?;
     if !matches!(version, Value::Int(1001)) {
-        return Err(format!("it has version {version:?}, expected 1001"));
+        return Err("it has another version than 1001".to_owned());
     }
     let machine = pickles.load()?;
     if let Some(Value::Bool(false)) = machine.get("little_endian") {
@@ -35,13 +36,18 @@ pub(super) fn read(file: &MappedFile) -> Result<Vec<(String, TensorData)>, Reaso
     let value = pickles.load()?;
     let keys = pickles.load()?;
     let keys = keys.items().ok_or("there is no list of storages")?;
-    let mut places: HashMap<String, Range<usize>> = HashMap::new();
-    let known = pickles.storages();
+    let mut places: HashMap<Rc<str>, Range<usize>> = HashMap::new();
+    let known: HashMap<Rc<str>, &Storage> = pickles
+        .storages()
+        .iter()
+        .map(|storage| (storage.key.clone(), storage))
+        .collect();
     let mut at = pickles.position();
     for key in &keys {
         let key = key.text().ok_or("a storage's key is no text")?;
-        let storage: Option<&Storage> = known.iter().find(|storage| storage.key == key);
-        let storage = storage.ok_or_else(|| format!("nothing uses storage `{key}`"))?;
+        let storage = known
+            .get(&key)
+            .ok_or_else(|| format!("nothing uses storage `{key}`"))?;
         // The number of its elements stands before them.
         let count = file.get(at..at + 8).ok_or("the file is cut short")?;
         let count = count

@@ -9,29 +9,52 @@ use super::tensor::TensorView;
 /// What is shared by all who hold it, as Python's dictionaries and lists are.
 type Shared<T> = Rc<RefCell<Vec<T>>>;
 
-/// A value of a pickle.
-#[derive(Debug, Clone)]
+/// The most steps in a file's pickles. A tensor takes about thirty.
+const MOST_STEPS: usize = 1 << 22;
+
+/// The most dimensions of a tensor, as in PyTorch.
+const MOST_DIMENSIONS: usize = 64;
+
+/// A value of a pickle; a copy of one is small, whatever it holds. It may hold itself, so it
+/// is not to be shown or compared as a whole.
+#[derive(Clone)]
 pub(super) enum Value {
     None,
     Bool(bool),
     Int(i64),
     /// A number of more than eight bytes, little-endian.
-    Long(Vec<u8>),
+    Long(Rc<[u8]>),
     /// A number with a fraction; no tensor needs its value.
     Float,
-    Text(String),
+    Text(Rc<str>),
     Tuple(Rc<[Value]>),
     List(Shared<Value>),
     Dict(Shared<(Value, Value)>),
     /// A class or a function, by its module and name; never looked up, let alone called.
-    Global(String, String),
+    Global(Rc<(String, String)>),
     Storage(Storage),
     Tensor(Rc<TensorView>),
 }
 
 impl Value {
+    /// What kind of value this is.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Bool(_) => "a truth value",
+            Self::Int(_) | Self::Long(_) | Self::Float => "a number",
+            Self::Text(_) => "a text",
+            Self::Tuple(_) => "a tuple",
+            Self::List(_) => "a list",
+            Self::Dict(_) => "a dictionary",
+            Self::Global(_) => "a class",
+            Self::Storage(_) => "a storage",
+            Self::Tensor(_) => "a tensor",
+        }
+    }
+
     /// A text.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<Rc<str>> {
         match self {
             Self::Text(text) => Some(text.clone()),
             _ => None,
@@ -55,6 +78,16 @@ impl Value {
         }
     }
 
+    /// The items of a list or a tuple that has no more than a tensor has dimensions.
+    pub(super) fn few_items(&self) -> Option<Vec<Value>> {
+        let count = match self {
+            Self::List(items) => items.borrow().len(),
+            Self::Tuple(items) => items.len(),
+            _ => return None,
+        };
+        (count <= MOST_DIMENSIONS).then(|| self.items()).flatten()
+    }
+
     /// The entries of a dictionary.
     pub(super) fn entries(&self) -> Option<Vec<(Value, Value)>> {
         match self {
@@ -66,12 +99,13 @@ impl Value {
     /// The value of a name in a dictionary.
     pub(super) fn get(&self, name: &str) -> Option<Value> {
         let entries = self.entries()?.into_iter();
-        let mut found = entries.filter(|(key, _)| matches!(key, Self::Text(key) if key == name));
+        let mut found = entries.filter(|(key, _)| matches!(key, Self::Text(key) if **key == *name));
         found.next_back().map(|(_, value)| value)
     }
 }
 
-/// Reads the pickles of a file one after another (`pickletools` of Python has the codes).
+/// Reads the pickles of a file one after another (`pickletools` of Python has the codes). The
+/// values it gives are to be let go before it is.
 pub(super) struct Unpickler<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -79,6 +113,26 @@ pub(super) struct Unpickler<'a> {
     marks: Vec<usize>,
     memo: HashMap<usize, Value>,
     storages: Vec<Storage>,
+    /// All tuples, lists and dictionaries, inner ones before those that they are put into.
+    containers: Vec<Value>,
+    steps: usize,
+}
+
+impl Drop for Unpickler<'_> {
+    /// Takes containers apart one by one: letting go of the outermost would go as deep as they
+    /// are nested, and those that hold themselves would stay.
+    fn drop(&mut self) {
+        self.stack.clear();
+        self.memo.clear();
+        for container in &self.containers {
+            match container {
+                Value::List(items) => items.borrow_mut().clear(),
+                Value::Dict(entries) => entries.borrow_mut().clear(),
+                _ => {}
+            }
+        }
+        while self.containers.pop().is_some() {}
+    }
 }
 
 impl<'a> Unpickler<'a> {
@@ -90,6 +144,8 @@ impl<'a> Unpickler<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
             storages: Vec::new(),
+            containers: Vec::new(),
+            steps: 0,
         }
     }
 
@@ -110,6 +166,10 @@ impl<'a> Unpickler<'a> {
         self.memo.clear();
         loop {
             let code = self.take(1)?[0];
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                return Err(format!("its pickle has more than {MOST_STEPS} steps"));
+            }
             if code == b'.' {
                 return self.pop();
             }
@@ -136,8 +196,8 @@ impl<'a> Unpickler<'a> {
             b'X' | b'T' => self.read_text(4)?,
             0x8c | b'U' => self.read_text(1)?,
             0x8d => self.read_text(8)?,
-            b'}' => self.stack.push(Value::Dict(Shared::default())),
-            b']' => self.stack.push(Value::List(Shared::default())),
+            b'}' => self.push_container(Value::Dict(Shared::default())),
+            b']' => self.push_container(Value::List(Shared::default())),
             b')' => self.push_tuple(Vec::new()),
             b't' => {
                 let items = self.pop_mark()?;
@@ -181,19 +241,21 @@ impl<'a> Unpickler<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push_global(module, name)?;
+                self.push_global(&module, &name)?;
             }
             0x93 => {
                 let (name, module) = (self.pop()?.text(), self.pop()?.text());
                 let (module, name) = (module.ok_or(NO_NAME)?, name.ok_or(NO_NAME)?);
-                self.push_global(module, name)?;
+                self.push_global(&module, &name)?;
             }
             b'Q' => self.push_storage()?,
             b'R' => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                let arguments = arguments.items().ok_or("a function has no arguments")?;
-                let made = rebuild(&function, &arguments)?;
-                self.stack.push(made);
+                let arguments = arguments.few_items().ok_or("a function has no arguments")?;
+                match rebuild(&function, &arguments)? {
+                    made @ Value::Dict(_) => self.push_container(made),
+                    made => self.stack.push(made),
+                }
             }
             // The state of an object: of a dictionary its `_metadata`, which holds no tensor.
             b'b' => {
@@ -245,7 +307,12 @@ impl<'a> Unpickler<'a> {
     }
 
     fn push_tuple(&mut self, items: Vec<Value>) {
-        self.stack.push(Value::Tuple(items.into()));
+        self.push_container(Value::Tuple(items.into()));
+    }
+
+    fn push_container(&mut self, container: Value) {
+        self.containers.push(container.clone());
+        self.stack.push(container);
     }
 
     fn read_int(&mut self, code: u8) -> Result<(), Reason> {
@@ -273,7 +340,7 @@ impl<'a> Unpickler<'a> {
                     .fold(sign, |n, &byte| n << 8 | u64::from(byte));
                 Value::Int(bits as i64)
             }
-            Some(_) => Value::Long(bytes.to_vec()),
+            Some(_) => Value::Long(bytes.into()),
             None => Value::Int(0),
         };
         self.stack.push(value);
@@ -282,8 +349,8 @@ impl<'a> Unpickler<'a> {
 
     fn read_text(&mut self, length_bytes: usize) -> Result<(), Reason> {
         let length = self.number(length_bytes)?;
-        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
-        self.stack.push(Value::Text(text));
+        let text = String::from_utf8_lossy(self.take(length)?);
+        self.stack.push(Value::Text(text.into()));
         Ok(())
     }
 
@@ -306,11 +373,11 @@ impl<'a> Unpickler<'a> {
         Ok(())
     }
 
-    fn push_global(&mut self, module: String, name: String) -> Result<(), Reason> {
-        let is_known = match module.as_str() {
+    fn push_global(&mut self, module: &str, name: &str) -> Result<(), Reason> {
+        let is_known = match module {
             "collections" => name == "OrderedDict",
-            "torch._utils" => ["_rebuild_tensor_v2", "_rebuild_parameter"].contains(&name.as_str()),
-            "torch" => name == "Size" || storage_dtype(&name).is_some(),
+            "torch._utils" => ["_rebuild_tensor_v2", "_rebuild_parameter"].contains(&name),
+            "torch" => name == "Size" || storage_dtype(name).is_some(),
             _ => false,
         };
         if !is_known {
@@ -318,18 +385,19 @@ impl<'a> Unpickler<'a> {
                 "it wants `{module}.{name}`, which is more than tensors need"
             ));
         }
-        self.stack.push(Value::Global(module, name));
+        let global = (module.to_owned(), name.to_owned());
+        self.stack.push(Value::Global(global.into()));
         Ok(())
     }
 
     /// `('storage', torch.FloatStorage, key, location, elements)`, and in old files a part of
     /// another storage.
     fn push_storage(&mut self) -> Result<(), Reason> {
-        let id = self.pop()?.items().unwrap_or_default();
+        let id = self.pop()?.few_items().unwrap_or_default();
         let wrong = || "a storage is not named as PyTorch names it".to_owned();
         let [
             Value::Text(kind),
-            Value::Global(_, class),
+            Value::Global(class),
             Value::Text(key),
             _,
             rest @ ..,
@@ -337,12 +405,12 @@ impl<'a> Unpickler<'a> {
         else {
             return Err(wrong());
         };
-        if kind != "storage" || matches!(rest, [_, Value::Tuple(_), ..]) {
+        if **kind != *"storage" || matches!(rest, [_, Value::Tuple(_), ..]) {
             return Err(wrong());
         }
         let storage = Storage {
             key: key.clone(),
-            dtype: storage_dtype(class).ok_or_else(wrong)?,
+            dtype: storage_dtype(&class.1).ok_or_else(wrong)?,
         };
         self.storages.push(storage.clone());
         self.stack.push(Value::Storage(storage));
@@ -355,12 +423,13 @@ const NO_NAME: &str = "a class has no name";
 
 /// What the few known functions make of their arguments.
 fn rebuild(function: &Value, arguments: &[Value]) -> Result<Value, Reason> {
-    let Value::Global(module, name) = function else {
+    let Value::Global(global) = function else {
         return Err("it calls what is no function".to_owned());
     };
+    let (module, name) = &**global;
     match (name.as_str(), arguments) {
         ("OrderedDict", []) => Ok(Value::Dict(Shared::default())),
-        ("Size", [sizes]) => Ok(sizes.clone()),
+        ("Size", [sizes @ Value::Tuple(_)]) => Ok(sizes.clone()),
         ("_rebuild_tensor_v2", arguments) => {
             Ok(Value::Tensor(Rc::new(TensorView::rebuild(arguments)?)))
         }

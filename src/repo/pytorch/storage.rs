@@ -1,4 +1,6 @@
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use burn::tensor::{Bytes, DType};
 
@@ -9,7 +11,7 @@ use crate::kernel::MappedFile;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Storage {
     /// Its key in the file.
-    pub(super) key: String,
+    pub(super) key: Rc<str>,
     /// The type of its elements.
     pub(super) dtype: DType,
 }
@@ -44,7 +46,12 @@ type Place<'a> = Box<dyn Fn(&Storage) -> Option<Range<usize>> + 'a>;
 pub(super) struct Storages<'a> {
     file: &'a MappedFile,
     place: Place<'a>,
+    /// The bytes that may still be copied.
+    copies: Cell<usize>,
 }
+
+/// How often all bytes of a file may be copied: what several names share is copied for each.
+const MOST_COPIES: usize = 8;
 
 impl<'a> Storages<'a> {
     /// The storages whose bytes lie where `place` says.
@@ -55,6 +62,7 @@ impl<'a> Storages<'a> {
         Self {
             file,
             place: Box::new(place),
+            copies: Cell::new(file.len().saturating_mul(MOST_COPIES)),
         }
     }
 
@@ -78,8 +86,20 @@ impl<'a> Storages<'a> {
         // As for safetensors: Windows does not replace a file that is mapped.
         match is_aligned && !cfg!(windows) {
             true => Ok(mapped),
-            false => Ok(Bytes::from_bytes_vec(mapped.to_vec())),
+            false => {
+                self.allow_copy(mapped.len())?;
+                Ok(Bytes::from_bytes_vec(mapped.to_vec()))
+            }
         }
+    }
+
+    /// Allows that many bytes to be copied: a few bytes can name the same tensor any number of
+    /// times.
+    pub(super) fn allow_copy(&self, bytes: usize) -> Result<(), Reason> {
+        let left = self.copies.get().checked_sub(bytes);
+        let left = left.ok_or("its tensors are many times as large as the file")?;
+        self.copies.set(left);
+        Ok(())
     }
 
     fn place(&self, storage: &Storage) -> Result<Range<usize>, Reason> {

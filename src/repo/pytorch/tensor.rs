@@ -23,7 +23,7 @@ impl TensorView {
             return Err(wrong());
         };
         let sizes = |value: &Value| -> Option<Vec<usize>> {
-            value.items()?.iter().map(Value::size).collect()
+            value.few_items()?.iter().map(Value::size).collect()
         };
         let view = Self {
             storage: storage.clone(),
@@ -57,14 +57,18 @@ impl TensorView {
         let beyond = || format!("a tensor is more than storage `{}` holds", self.storage.key);
         let size = self.storage.dtype.size();
         let count = self.count().ok_or_else(beyond)?;
-        let bytes = match self.is_contiguous() || count == 0 {
+        let bytes = match count == 0 || self.is_contiguous() {
             true => {
                 let start = self.offset.checked_mul(size).ok_or_else(beyond)?;
                 let length = count.checked_mul(size).ok_or_else(beyond)?;
                 let end = start.checked_add(length).ok_or_else(beyond)?;
                 storages.share(&self.storage, start..end)?
             }
-            false => Bytes::from_bytes_vec(self.gather(storages.bytes(&self.storage)?)?),
+            false => {
+                // Strides of 0 can make much of little.
+                storages.allow_copy(count.saturating_mul(size))?;
+                Bytes::from_bytes_vec(self.gather(storages.bytes(&self.storage)?)?)
+            }
         };
         Ok(TensorData::from_bytes(
             bytes,
@@ -115,9 +119,9 @@ pub(super) fn tensors_of(
                 let tensor = view
                     .load(storages)
                     .map_err(|e| format!("tensor `{key}`: {e}"))?;
-                tensors.push((key, tensor));
+                tensors.push((key.to_string(), tensor));
             }
-            other => return Err(format!("`{key}` is no tensor but {other:?}")),
+            other => return Err(format!("`{key}` is no tensor but {}", other.kind())),
         }
     }
     Ok(tensors)
