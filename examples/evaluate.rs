@@ -28,7 +28,7 @@ use sentence_burn::evaluation::{
 };
 
 use adapters::AdapterArgs;
-use backend::{BackendName, Job};
+use backend::{BackendArgs, Job};
 use nano_beir::{NANO_BEIR, nano_beir};
 
 /// Evaluates a model: at retrieval, re-ranking, sentence similarity, pairs or triplets.
@@ -50,9 +50,8 @@ struct Args {
     /// A folder for the metrics as the CSV files that Sentence Transformers writes.
     #[arg(long, value_name = "DIR")]
     csv: Option<PathBuf>,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = BackendName::first())]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 /// What to try the model at.
@@ -106,7 +105,7 @@ impl Task {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = backend::parse();
     args.backend.run(args)
 }
 

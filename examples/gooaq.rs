@@ -29,7 +29,7 @@ use sentence_burn::training::{
 };
 use sentence_burn::{LoadOptions, LoraConfig, ModelCardData, SentenceTransformer, TaskType};
 
-use backend::{BackendName, Job};
+use backend::{BackendArgs, Job};
 use nano_beir::{NANO_BEIR, nano_beir};
 
 /// Trains a LoRA adapter on questions and answers, and scores it on NanoBEIR.
@@ -78,13 +78,12 @@ struct Args {
     /// Continue from the last checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = BackendName::first())]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = backend::parse();
     args.backend.run(args)
 }
 

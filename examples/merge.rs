@@ -15,7 +15,7 @@ use burn::tensor::backend::Backend;
 use clap::Parser;
 use sentence_burn::{LoadOptions, SentenceTransformer};
 
-use backend::{BackendName, Job};
+use backend::{BackendArgs, Job};
 
 /// Folds an adapter into its base model.
 #[derive(Parser)]
@@ -29,13 +29,12 @@ struct Args {
     /// Where the merged model goes.
     #[arg(long)]
     output: PathBuf,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = BackendName::first())]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = backend::parse();
     args.backend.run(args)
 }
 

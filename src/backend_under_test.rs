@@ -4,9 +4,24 @@ use burn::backend::Autodiff;
 
 #[cfg(feature = "test-wgpu")]
 pub(crate) type TestBackend = burn::backend::Wgpu;
-#[cfg(all(feature = "test-flex", not(feature = "test-wgpu")))]
+#[cfg(all(feature = "test-cuda", not(feature = "test-wgpu")))]
+pub(crate) type TestBackend = burn::backend::Cuda;
+#[cfg(all(
+    feature = "test-rocm",
+    not(any(feature = "test-wgpu", feature = "test-cuda"))
+))]
+pub(crate) type TestBackend = burn::backend::Rocm;
+#[cfg(all(
+    feature = "test-flex",
+    not(any(feature = "test-wgpu", feature = "test-cuda", feature = "test-rocm"))
+))]
 pub(crate) type TestBackend = burn::backend::Flex;
-#[cfg(not(any(feature = "test-wgpu", feature = "test-flex")))]
+#[cfg(not(any(
+    feature = "test-wgpu",
+    feature = "test-cuda",
+    feature = "test-rocm",
+    feature = "test-flex"
+)))]
 pub(crate) type TestBackend = burn::backend::NdArray;
 
 /// The same with gradients.

@@ -35,3 +35,7 @@ pub use model::{
 };
 pub use repo::{HubOptions, LoadAdapterOptions, LoadOptions, SaveOptions};
 pub use text::{Prompt, Prompts};
+
+/// The wgpu that Burn computes with, for programs that share their device with it.
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+pub use wgpu;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const MAY_USE: [(&str, &[&str]); 14] = [
     ("error", &[]),
     ("state_dict", &["error"]),
-    ("text", &["error"]),
     ("kernel", &["error"]),
+    ("text", &["error", "kernel"]),
     ("adapter", &["error", "state_dict", "kernel"]),
     (
         "encoder",

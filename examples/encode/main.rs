@@ -1,4 +1,4 @@
-//! Encodes a file of texts.
+//! Encodes a file of texts, in memory that their number has no part in.
 //!
 //! ```text
 //! cargo run --release --example encode -- --model all-MiniLM-L6-v2 --input texts.txt --output embeddings.npy
@@ -10,10 +10,10 @@ mod adapters;
 #[path = "../command_line/backend.rs"]
 mod backend;
 mod npy;
+mod output;
 mod texts;
 
 use std::error::Error;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -21,12 +21,13 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use clap::{Parser, ValueEnum};
-use sentence_burn::model::{BASE_MODEL, QuantizedValues, quantize_embeddings};
+use sentence_burn::model::{BASE_MODEL, quantize_embeddings};
 use sentence_burn::{AdapterChoice, EncodeOptions, Precision, Prompt, SentenceTransformer};
 
 use adapters::AdapterArgs;
-use backend::{BackendName, Job};
-use texts::Line;
+use backend::{BackendArgs, Job};
+use output::Output;
+use texts::Lines;
 
 /// Encodes a file of texts.
 #[derive(Parser)]
@@ -65,9 +66,8 @@ struct Args {
     /// How to store embeddings.
     #[arg(long, value_enum, default_value_t = Stored::Float32)]
     precision: Stored,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = BackendName::first())]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,24 +92,28 @@ impl From<Stored> for Precision {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = backend::parse();
     args.backend.run(args)
 }
 
 impl Job for Args {
     fn run<B: Backend>(self, device: B::Device) -> Result<(), Box<dyn Error>> {
-        let extension =
-            |path: &PathBuf| path.extension().and_then(|e| e.to_str()).map(str::to_owned);
-        let to_npy = match extension(&self.output).as_deref() {
-            Some("npy") => true,
-            Some("jsonl") => false,
-            _ => return Err(format!("{}: expected .npy or .jsonl", self.output.display()).into()),
-        };
-        let lines = texts::read(&self.input)?;
+        // Read twice: once for what is to be known of all texts, then a window at a time.
+        let mut count = 0;
+        let mut adapters = Vec::new();
+        let mut is_by_text = false;
+        for line in Lines::open(&self.input)? {
+            let adapter = line?.adapter;
+            count += 1;
+            is_by_text |= adapter.is_some();
+            if is_by_text {
+                adapters.resize(count - 1, None);
+                adapters.push(adapter);
+            }
+        }
+        let mut output = Output::create(&self.output, count)?;
         let mut model = SentenceTransformer::<B>::load(&self.model, &device)?;
         self.adapters.load_into(&mut model)?;
-        let adapters = by_line(&lines, &model);
-        let texts: Vec<String> = lines.into_iter().map(|line| line.text).collect();
         let tokens = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tokens);
         let options = EncodeOptions {
@@ -117,7 +121,7 @@ impl Job for Args {
                 (Some(text), _) => Some(Prompt::Text(text)),
                 (None, name) => name.map(Prompt::Named),
             },
-            adapters,
+            adapters: is_by_text.then(|| by_line(&adapters, &model)),
             task: self.task,
             batch_size: self.batch_size,
             normalize: self.normalize,
@@ -126,20 +130,35 @@ impl Job for Args {
                 *counted.lock().unwrap_or_else(|e| e.into_inner()) = progress.total_tokens;
             })),
         };
-        let started = Instant::now();
-        let embeddings = model.encode_with(&texts, &options)?;
-        let quantized = quantize_embeddings(embeddings, self.precision.into(), None)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let content = if to_npy {
-            npy::write(&quantized)
-        } else {
-            jsonl(&quantized.values, quantized.shape[1])
-        };
-        fs::write(&self.output, content).map_err(|e| format!("{}: {e}", self.output.display()))?;
-        let (count, tokens) = (
-            texts.len(),
-            *tokens.lock().unwrap_or_else(|e| e.into_inner()),
-        );
+        let precision = Precision::from(self.precision);
+        let (texts, failure) = texts::texts(Lines::open(&self.input)?);
+        let mut stream = model.encode_stream(texts, &options)?;
+        if matches!(precision, Precision::Int8 | Precision::Uint8) {
+            // The steps lie between the least and the greatest of all values.
+            stream = stream.with_window(count);
+        }
+        let mut windows = stream.by_window();
+        let mut seconds = 0.0;
+        loop {
+            let started = Instant::now();
+            let embeddings = match windows.next() {
+                Some(embeddings) => embeddings?,
+                // A file of no embeddings has its header too.
+                None if count == 0 => model.encode_with::<&str>(&[], &options)?,
+                None => break,
+            };
+            let quantized = quantize_embeddings(embeddings, precision, None)?;
+            seconds += started.elapsed().as_secs_f64();
+            output.add(&quantized)?;
+            if count == 0 {
+                break;
+            }
+        }
+        if let Some(error) = failure.take() {
+            return Err(error.into());
+        }
+        output.finish()?;
+        let tokens = *tokens.lock().unwrap_or_else(|e| e.into_inner());
         eprintln!(
             "encoded {count} texts ({tokens} tokens) in {seconds:.3} s: {:.1} texts/s, {:.0} tokens/s",
             count as f64 / seconds,
@@ -149,27 +168,15 @@ impl Job for Args {
     }
 }
 
-/// The adapters of each text, where a line names one: the active ones for the others.
-fn by_line<B: Backend>(lines: &[Line], model: &SentenceTransformer<B>) -> Option<AdapterChoice> {
-    lines.iter().find(|line| line.adapter.is_some())?;
-    let of_line = |line: &Line| match line.adapter.as_deref() {
+/// The adapters of each text: the active ones where its line names none.
+fn by_line<B: Backend>(
+    adapters: &[Option<String>],
+    model: &SentenceTransformer<B>,
+) -> AdapterChoice {
+    let of_line = |adapter: &Option<String>| match adapter.as_deref() {
         Some(BASE_MODEL) => Vec::new(),
         Some(name) => vec![name.to_owned()],
         None => model.adapters().applied().to_vec(),
     };
-    Some(AdapterChoice::ByText(lines.iter().map(of_line).collect()))
-}
-
-/// A line of JSON for each row.
-fn jsonl(values: &QuantizedValues, columns: usize) -> Vec<u8> {
-    fn lines<T: serde::Serialize>(values: &[T], columns: usize) -> Vec<u8> {
-        let rows = values.chunks(columns.max(1));
-        let lines = rows.map(|row| format!("{}\n", serde_json::json!({ "embedding": row })));
-        lines.collect::<String>().into_bytes()
-    }
-    match values {
-        QuantizedValues::F32(values) => lines(values, columns),
-        QuantizedValues::I8(values) => lines(values, columns),
-        QuantizedValues::U8(values) => lines(values, columns),
-    }
+    AdapterChoice::ByText(adapters.iter().map(of_line).collect())
 }

@@ -1,8 +1,11 @@
-//! Files of texts.
+//! Files of texts, read a line at a time.
 
+use std::cell::RefCell;
 use std::error::Error;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserialize;
 
@@ -14,31 +17,78 @@ pub(crate) struct Line {
     pub(crate) adapter: Option<String>,
 }
 
-/// Reads `.txt` with a text a line, or `.jsonl` with `{"text": …}` or
+/// The lines of `.txt` with a text a line, or of `.jsonl` with `{"text": …}` or
 /// `{"text": …, "adapter": …}` a line.
-pub(crate) fn read(path: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
-    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let bytes = fs::read(path).map_err(|e| named(&e))?;
-    let content = std::str::from_utf8(&bytes)
-        .map_err(|e| named(&format!("not UTF-8 at byte {}", e.valid_up_to())))?;
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("txt") => {
-            let line = |text: &str| Line {
-                text: text.to_owned(),
-                adapter: None,
-            };
-            Ok(content.lines().map(line).collect())
-        }
-        Some("jsonl") => {
-            let lines = content.lines().enumerate();
-            let lines = lines.filter(|(_, line)| !line.trim().is_empty());
-            lines
-                .map(|(index, line)| {
-                    serde_json::from_str(line)
-                        .map_err(|e| format!("{}:{}: {e}", path.display(), index + 1).into())
-                })
-                .collect()
-        }
-        _ => Err(named(&"expected .txt or .jsonl").into()),
+pub(crate) struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    is_json: bool,
+    number: usize,
+}
+
+impl Lines {
+    pub(crate) fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let is_json = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("txt") => false,
+            Some("jsonl") => true,
+            _ => return Err(named(&"expected .txt or .jsonl").into()),
+        };
+        Ok(Self {
+            reader: BufReader::new(File::open(path).map_err(|e| named(&e))?),
+            path: path.to_owned(),
+            is_json,
+            number: 0,
+        })
     }
+
+    fn read(&mut self) -> Result<Option<Line>, String> {
+        loop {
+            let mut bytes = Vec::new();
+            let named = |e: &dyn std::fmt::Display, number: usize| {
+                format!("{}:{number}: {e}", self.path.display())
+            };
+            self.number += 1;
+            let read = self.reader.read_until(b'\n', &mut bytes);
+            if read.map_err(|e| named(&e, self.number))? == 0 {
+                return Ok(None);
+            }
+            let line = std::str::from_utf8(&bytes).map_err(|e| named(&e, self.number))?;
+            let line = line.strip_suffix('\n').unwrap_or(line);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if !self.is_json {
+                let text = line.to_owned();
+                return Ok(Some(Line {
+                    text,
+                    adapter: None,
+                }));
+            }
+            if !line.trim().is_empty() {
+                let line = serde_json::from_str(line).map_err(|e| named(&e, self.number))?;
+                return Ok(Some(line));
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}
+
+/// The texts of lines up to the first that cannot be read, and where it is said why.
+pub(crate) fn texts(lines: Lines) -> (impl Iterator<Item = String>, Rc<RefCell<Option<String>>>) {
+    let failure = Rc::new(RefCell::new(None));
+    let failed = Rc::clone(&failure);
+    let texts = lines.map_while(move |line| match line {
+        Ok(line) => Some(line.text),
+        Err(error) => {
+            failed.replace(Some(error));
+            None
+        }
+    });
+    (texts, failure)
 }

@@ -30,7 +30,7 @@ use sentence_burn::training::{
 };
 use sentence_burn::{LoraConfig, ModuleNames, SentenceTransformer, TaskType};
 
-use backend::{BackendName, Job};
+use backend::{BackendArgs, Job};
 use data::TrainingData;
 use loss::{LossName, LossParts};
 use options::Options;
@@ -93,16 +93,15 @@ struct Args {
     /// Continue from the last checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = BackendName::first())]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// Share each step out among so many of the backend's devices, a batch each.
     #[arg(long, default_value_t = 1, value_name = "N")]
     devices: u16,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = backend::parse();
     args.backend.run(args)
 }
 

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use faer::{Mat, MatRef};
 
@@ -65,6 +67,18 @@ impl Matrix {
     pub(super) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         // A matrix without columns has no values, whatever the size of a chunk.
         self.values.chunks_exact(self.shape[1].max(1))
+    }
+
+    /// The rows of these ranges, one behind the other.
+    #[must_use]
+    pub fn take_rows(&self, ranges: impl IntoIterator<Item = Range<usize>>) -> Self {
+        let columns = self.shape[1];
+        let mut values = Vec::new();
+        for rows in ranges {
+            values.extend_from_slice(&self.values[rows.start * columns..rows.end * columns]);
+        }
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        Self::filled([rows, columns], values)
     }
 
     /// The first `columns` columns.

@@ -101,11 +101,17 @@ impl<B: Backend> TokenEmbeddings<B> {
 
 /// Each token's position as RoBERTa and MPNet count them: the first behind `pad_id`, while
 /// a padding token, which a text may spell out, stays at `pad_id` itself and is not counted.
+///
+/// # Shapes
+/// - output: `[rows]`
 pub(super) fn positions_behind_padding<B: Backend>(
     batch: &TokenBatch<B>,
     pad_id: usize,
 ) -> Tensor<B, 1, Int> {
     let pad_id = pad_id as i32;
+    if !batch.texts().flatten().any(|&id| id == pad_id) {
+        return batch.packing().positions() + (pad_id + 1);
+    }
     let mut positions = Vec::with_capacity(batch.tokens());
     for text in batch.texts() {
         let mut position = pad_id;
@@ -117,8 +123,9 @@ pub(super) fn positions_behind_padding<B: Backend>(
             }
         }));
     }
-    let tokens = positions.len();
-    Tensor::from_data(TensorData::new(positions, [tokens]), &batch.device())
+    let positions = batch.packing().layout().to_rows(positions);
+    let rows = positions.len();
+    Tensor::from_data(TensorData::new(positions, [rows]), &batch.device())
 }
 
 #[cfg(test)]

@@ -1,4 +1,32 @@
+use std::any::TypeId;
+
 use burn::tensor::backend::Backend;
+
+/// Whether a backend computes on the CPU: where shapes cost nothing, and padding does.
+pub(super) fn is_on_host<B: Backend>() -> bool {
+    #[cfg(feature = "ndarray")]
+    if super::cpu::has_route::<B>() {
+        return true;
+    }
+    #[cfg(feature = "flex")]
+    if is_one_of::<B, burn::backend::Flex>() {
+        return true;
+    }
+    #[cfg(all(feature = "flex", feature = "autodiff"))]
+    if is_one_of::<B, burn::backend::Autodiff<burn::backend::Flex>>() {
+        return true;
+    }
+    false
+}
+
+/// Whether two backends share their tensors.
+#[cfg_attr(
+    not(feature = "flex"),
+    allow(dead_code, reason = "asked of Flex alone")
+)]
+fn is_one_of<B: Backend, Other: Backend>() -> bool {
+    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<Other::FloatTensorPrimitive>()
+}
 
 /// Runs `run` over every batch; gives the results in the batches' order.
 ///

@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::precision::in_type;
 use super::{Activation, Mode, PackedWeight, dropout};
 
 /// The parameters of a linear layer.
@@ -68,8 +69,10 @@ pub fn low_rank<B: Backend>(
         None => input,
     };
     let input = dropout(input, params.dropout, mode);
-    let thin = input.matmul(params.a.transpose());
-    thin.matmul(params.b.transpose()) * params.scaling
+    // An adapter may be loaded into a model of another precision.
+    let [a, b] = [params.a, params.b].map(|factor| in_type(factor, input.dtype()));
+    let thin = input.matmul(a.transpose());
+    thin.matmul(b.transpose()) * params.scaling
 }
 
 /// Adds an update to the rows of a layer's output that it is for.

@@ -44,6 +44,9 @@ impl BatchSemiHardTripletLossConfig {
 
 const NAME: &str = "BatchSemiHardTripletLoss";
 
+/// The distance of no text: finite, as a GPU's least of infinities is its largest number.
+const NONE: f32 = f32::MAX;
+
 /// [`TripletLoss`](super::TripletLoss) of each pair of a class with its semi-hard
 /// negative: the nearest one that is further away than the positive, or the furthest one
 /// if none is (Schroff et al. 2015, <https://arxiv.org/abs/1503.03832>).
@@ -91,12 +94,12 @@ impl<B: Backend> Loss<B> for BatchSemiHardTripletLoss {
             .lower_equal(distances.clone().expand(anchors.dims()));
         let outside = anchors
             .clone()
-            .mask_fill(nearer.bool_or(same.clone()), f32::INFINITY);
+            .mask_fill(nearer.bool_or(same.clone()), NONE);
         let outside = outside.min_dim(1);
         // The distances count from the nearest text on, so that none of the class is further.
         let nearest = anchors.clone().min_dim(1);
         let inside = (anchors - nearest.clone()).mask_fill(same, 0.0).max_dim(1) + nearest;
-        let none_outside = outside.clone().equal_elem(f32::INFINITY);
+        let none_outside = outside.clone().greater_equal_elem(NONE);
         let negatives = outside.mask_where(none_outside, inside);
         relu((distances - negatives).add_scalar(self.config.margin)).mean()
     }

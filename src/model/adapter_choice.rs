@@ -8,6 +8,7 @@ use super::encode::Task;
 use super::encode_options::EncodeOptions;
 use crate::adapter::AdapterRoute;
 use crate::error::{ModelError, Result};
+use crate::kernel::Layout;
 use crate::text::Prompts;
 
 /// The name that stands for the base model where adapters are chosen by text, as in PEFT.
@@ -73,22 +74,21 @@ impl TextAdapters {
     }
 
     /// The routes of a batch: of the texts in it, which follow each other by their adapters,
-    /// with their numbers of tokens.
-    pub(super) fn routes(&self, members: &[usize], lengths: &[usize]) -> Vec<AdapterRoute> {
+    /// and lie so.
+    pub(super) fn routes(&self, members: &[usize], layout: &Layout) -> Vec<AdapterRoute> {
         let mut routes: Vec<AdapterRoute> = Vec::new();
         let mut last = None;
-        let mut end = 0;
-        for (&text, &length) in members.iter().zip(lengths) {
+        let places = layout.starts().zip(&**layout.lengths());
+        for (&text, (start, &length)) in members.iter().zip(places) {
             let list = self.list_of(text);
             match routes.last_mut() {
-                Some(route) if last == Some(list) => route.tokens.end += length,
+                Some(route) if last == Some(list) => route.tokens.end = start + length,
                 _ => routes.push(AdapterRoute {
-                    tokens: end..end + length,
+                    tokens: start..start + length,
                     adapters: Arc::clone(&self.lists[list]),
                 }),
             }
             last = Some(list);
-            end += length;
         }
         routes
     }
@@ -202,9 +202,14 @@ mod tests {
             lists: vec![["a".to_owned()].into(), [].into()],
             of_texts: Some(vec![0, 1, 0]),
         };
-        let routes = adapters.routes(&[0, 2, 1], &[3, 2, 4]);
-        let tokens: Vec<_> = routes.iter().map(|route| route.tokens.clone()).collect();
-        assert_eq!(tokens, [0..5, 5..9]);
+        let tokens_of = |routes: &[AdapterRoute]| -> Vec<_> {
+            routes.iter().map(|route| route.tokens.clone()).collect()
+        };
+        let routes = adapters.routes(&[0, 2, 1], &Layout::exact([3, 2, 4].into()));
+        assert_eq!(tokens_of(&routes), [0..5, 5..9]);
+        // Texts that do not lie back to back.
+        let spread = adapters.routes(&[0, 2, 1], &Layout::rounded([16, 15, 16].into()));
+        assert_eq!(tokens_of(&spread), [0..31, 32..48]);
         assert_eq!(
             (&routes[0].adapters[..], routes[1].adapters.len()),
             (&["a".to_owned()][..], 0)

@@ -226,7 +226,7 @@ impl<B: Backend> SentenceTransformer<B> {
             let texts: Vec<usize> = members.iter().map(|&member| group.texts[member]).collect();
             let routes = adapters
                 .as_ref()
-                .map(|adapters| adapters.routes(&texts, batch.lengths()));
+                .map(|adapters| adapters.routes(&texts, batch.packing().layout()));
             let pass = Pass {
                 mode: Mode::Inference,
                 routes: routes.as_deref(),

@@ -9,6 +9,7 @@ use crate::adapter::{
 };
 use crate::encoder::{Linears, Params};
 use crate::error::{AdapterError, Result};
+use crate::kernel::Layout;
 use crate::state_dict::{ParamVisitor, StateDict};
 use crate::text::{Encoding, TokenBatch};
 
@@ -117,7 +118,10 @@ impl<B: Backend> SentenceTransformer<B> {
         let mut pass: Option<EvaPass> = None;
         for batch in (0..MOST_ROUNDS).flat_map(|_| batches) {
             self.run_base(batch);
-            let inputs: Vec<Option<Matrix>> = sites.iter().map(|s| s.recorder.take()).collect();
+            let inputs = sites.iter().map(|site| site.recorder.take());
+            let inputs: Vec<Option<Matrix>> = inputs
+                .map(|inputs| inputs.map(|rows| of_tokens(rows, batch.packing().layout())))
+                .collect();
             let pass = match &mut pass {
                 Some(pass) => pass,
                 None => {
@@ -154,7 +158,7 @@ impl<B: Backend> SentenceTransformer<B> {
     /// A forward pass that no adapter takes part in.
     fn run_base(&self, batch: &TokenBatch<B>) {
         let routes = [AdapterRoute {
-            tokens: 0..batch.tokens(),
+            tokens: 0..batch.packing().layout().rows(),
             adapters: [].into(),
         }];
         let pass = Pass {
@@ -190,6 +194,15 @@ impl<B: Backend> SentenceTransformer<B> {
     ) -> Result<()> {
         self.encoder.visit_layers(&mut Linears(run))
     }
+}
+
+/// What a layer sees of tokens, of what it sees of a batch's rows.
+fn of_tokens(rows: Matrix, layout: &Layout) -> Matrix {
+    if layout.rows() == layout.tokens() {
+        return rows;
+    }
+    let texts = layout.starts().zip(&**layout.lengths());
+    rows.take_rows(texts.map(|(start, &length)| start..start + length))
 }
 
 /// The configuration and tensors of the adapter that was found.

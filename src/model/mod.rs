@@ -8,12 +8,14 @@ mod config;
 mod encode;
 mod encode_options;
 mod eva;
+mod float_type;
 mod layout;
 mod merging;
 mod quantize;
 mod routing;
 mod sentence_transformer;
 pub mod similarity;
+mod stream;
 mod weighted;
 
 pub use adapter_choice::{AdapterChoice, BASE_MODEL};
@@ -32,6 +34,7 @@ pub use quantize::{
 };
 pub use sentence_transformer::SentenceTransformer;
 pub use similarity::{Rows, SimilarityFunction};
+pub use stream::{EncodeStream, EncodeWindows};
 
 pub(crate) use layout::{Layout, file_name};
 

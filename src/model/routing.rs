@@ -216,7 +216,7 @@ impl<B: Backend> SentenceTransformer<B> {
     pub(super) fn read(&self, batch: &TokenBatch<B>, pass: Pass<'_>) -> Features<B> {
         let way = self.way(batch.way());
         let input = self.input(way);
-        let packing = Packing::new(batch.lengths().clone(), &batch.device());
+        let packing = batch.packing().clone();
         if way.needs_layers {
             let layers = input.encoder.forward_layers(batch, &packing, pass);
             return features(input.config, batch, packing, layers, usize::MAX);
@@ -236,7 +236,7 @@ impl<B: Backend> SentenceTransformer<B> {
         if input.config.is_static() {
             return vec![self.read(batch, pass)];
         }
-        let packing = Packing::new(batch.lengths().clone(), &batch.device());
+        let packing = batch.packing().clone();
         let layers = input.encoder.forward_layers(batch, &packing, pass);
         let each = (0..layers.len())
             .map(|layer| features(input.config, batch, packing.clone(), layers.clone(), layer));

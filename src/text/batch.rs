@@ -1,20 +1,22 @@
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::Encoding;
 use crate::error::{Result, TextError};
+use crate::kernel::{Layout, Packing};
 
-/// Texts packed back to back on the device: what an encoder reads.
+/// Texts packed on the device: what an encoder reads.
 ///
-/// No token is padding: the texts' lengths say where each begins.
+/// Each token has a row, and its packing says where each text's lie; a few rows of a GPU's
+/// batches hold no token.
 #[derive(Debug, Clone)]
 pub struct TokenBatch<B: Backend> {
     ids: Tensor<B, 1, Int>,
     type_ids: Tensor<B, 1, Int>,
-    /// The ids once more, on the host.
+    /// The tokens' ids once more, on the host.
     host_ids: Arc<[i32]>,
-    lengths: Arc<[usize]>,
+    packing: Packing<B>,
     prompt_tokens: usize,
     way: usize,
 }
@@ -75,16 +77,16 @@ impl<B: Backend> TokenBatch<B> {
             let ids = encodings.iter().flat_map(|e| field(e));
             ids.map(|&id| id as i32).collect()
         };
-        let upload = |ids: Vec<i32>| -> Tensor<B, 1, Int> {
-            let tokens = ids.len();
-            Tensor::from_data(TensorData::new(ids, [tokens]), device)
-        };
-        let ids = pack(|e| &e.ids);
+        let columns = [pack(|e| &e.ids), pack(|e| &e.type_ids)];
+        let host_ids = columns[0].as_slice().into();
+        let lengths = encodings.iter().map(|e| e.len()).collect();
+        let (packing, [ids, type_ids]) =
+            Packing::upload(Layout::new::<B>(lengths), columns, device);
         Ok(Self {
-            host_ids: ids.as_slice().into(),
-            ids: upload(ids),
-            type_ids: upload(pack(|e| &e.type_ids)),
-            lengths: encodings.iter().map(|e| e.len()).collect(),
+            ids,
+            type_ids,
+            host_ids,
+            packing,
             prompt_tokens,
             way: 0,
         })
@@ -102,7 +104,12 @@ impl<B: Backend> TokenBatch<B> {
         self.way
     }
 
-    /// The token ids, `[tokens]`.
+    /// Where the texts lie.
+    pub fn packing(&self) -> &Packing<B> {
+        &self.packing
+    }
+
+    /// The token ids, `[rows]`.
     pub fn ids(&self) -> Tensor<B, 1, Int> {
         self.ids.clone()
     }
@@ -110,36 +117,36 @@ impl<B: Backend> TokenBatch<B> {
     /// The token ids of each text, on the host.
     pub fn texts(&self) -> impl Iterator<Item = &[i32]> {
         let mut rest = &*self.host_ids;
-        self.lengths.iter().map(move |&length| {
+        self.packing.lengths().iter().map(move |&length| {
             let (text, behind) = rest.split_at(length);
             rest = behind;
             text
         })
     }
 
-    /// The tokens' segments, `[tokens]`.
+    /// The tokens' segments, `[rows]`.
     pub fn type_ids(&self) -> Tensor<B, 1, Int> {
         self.type_ids.clone()
     }
 
     /// The number of tokens of each text.
     pub fn lengths(&self) -> &Arc<[usize]> {
-        &self.lengths
+        self.packing.layout().lengths()
     }
 
     /// The number of texts.
     pub fn len(&self) -> usize {
-        self.lengths.len()
+        self.packing.texts()
     }
 
     /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+        self.packing.texts() == 0
     }
 
     /// The number of tokens of all texts together.
     pub fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
+        self.packing.tokens()
     }
 
     /// The number of leading tokens of each text that come from its prompt.
@@ -149,7 +156,7 @@ impl<B: Backend> TokenBatch<B> {
 
     /// The device the batch is on.
     pub fn device(&self) -> B::Device {
-        self.ids.device()
+        self.packing.device().clone()
     }
 }
 

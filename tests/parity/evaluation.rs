@@ -11,15 +11,11 @@ use sentence_burn::{EncodeOptions, Prompt, SimilarityFunction};
 use serde_json::Value;
 
 use crate::backend_under_test::{TestBackend, device};
-use crate::fixture::{Expected, json, load, path, strings};
+use crate::fixture::{Expected, ON_A_GPU, json, load, path, strings};
 
 const DIM: usize = 8;
 
-const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
-    1e-4
-} else {
-    1e-6
-};
+const TOLERANCE: f64 = if ON_A_GPU { 1e-4 } else { 1e-6 };
 
 fn expected(evaluator: &str) -> Value {
     json("evaluation/expected.json")[evaluator].clone()

@@ -18,17 +18,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::backend_under_test::{TestBackend, device};
-use crate::fixture::{Expected, json, load, path, strings};
+use crate::fixture::{Expected, ON_A_GPU, json, load, path, strings};
 
 use SimilarityFunction::{Cosine, Dot, Euclidean, Manhattan};
 
 type Model = SentenceTransformer<TestBackend>;
 
-const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
-    1e-4
-} else {
-    1e-6
-};
+const TOLERANCE: f64 = if ON_A_GPU { 1e-4 } else { 1e-6 };
 
 fn expected(evaluator: &str) -> Value {
     json("evaluators/expected.json")[evaluator].clone()

@@ -10,12 +10,15 @@ use serde_json::Value;
 
 use crate::backend_under_test::{TestBackend, device};
 
+/// Whether the tests run on a GPU's backend.
+pub(crate) const ON_A_GPU: bool = cfg!(any(
+    feature = "test-wgpu",
+    feature = "test-cuda",
+    feature = "test-rocm"
+));
+
 /// The tolerance of embeddings: 1e-5 on a CPU, more where a GPU's own functions round.
-pub(crate) const TOLERANCE: f32 = if cfg!(feature = "test-wgpu") {
-    1e-4
-} else {
-    1e-5
-};
+pub(crate) const TOLERANCE: f32 = if ON_A_GPU { 1e-4 } else { 1e-5 };
 
 pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

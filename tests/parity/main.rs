@@ -21,6 +21,7 @@ mod evaluation;
 mod evaluators;
 mod files;
 mod folders;
+mod half;
 #[cfg(feature = "train")]
 mod losses;
 mod minilm;
@@ -35,6 +36,7 @@ mod rescoring;
 mod saving;
 mod search;
 mod sizes;
+mod stream;
 #[cfg(feature = "train")]
 mod training;
 #[cfg(feature = "train")]

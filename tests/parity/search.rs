@@ -14,13 +14,9 @@ use sentence_burn::{EncodeOptions, Precision, SimilarityFunction};
 use serde_json::{Value, json};
 
 use crate::backend_under_test::{TestBackend, device};
-use crate::fixture::{Expected, json, load, strings};
+use crate::fixture::{Expected, ON_A_GPU, json, load, strings};
 
-const TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
-    1e-4
-} else {
-    1e-6
-};
+const TOLERANCE: f64 = if ON_A_GPU { 1e-4 } else { 1e-6 };
 
 fn expected(tool: &str) -> Value {
     json("search/expected.json")[tool].clone()

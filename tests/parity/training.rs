@@ -11,17 +11,13 @@ use sentence_burn::{LoadAdapterOptions, SentenceTransformer, SimilarityFunction}
 use serde_json::Value;
 
 use crate::backend_under_test::{TestAutodiffBackend, device};
-use crate::fixture::{Expected, TOLERANCE, json, path, values};
+use crate::fixture::{Expected, ON_A_GPU, TOLERANCE, json, path, values};
 
 type B = TestAutodiffBackend;
 pub(crate) type Model = SentenceTransformer<B>;
 
 /// The tolerance of losses and weights after some steps.
-pub(crate) const CURVE_TOLERANCE: f64 = if cfg!(feature = "test-wgpu") {
-    1e-3
-} else {
-    1e-4
-};
+pub(crate) const CURVE_TOLERANCE: f64 = if ON_A_GPU { 1e-3 } else { 1e-4 };
 
 fn numbers(value: &Value) -> Vec<f64> {
     value

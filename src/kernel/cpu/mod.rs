@@ -43,9 +43,9 @@ mod twin_tests;
 mod vector;
 
 pub(super) use operations::{
-    add_layer_norm, attention, batches_at_once, dropout, embed, gated, is_tracked, linear,
-    map_batches, max_pool, near_threads, normalize, offer_cosines, offer_products, rms_norm,
-    rotary, weighted_sum_pool,
+    add_layer_norm, attention, batches_at_once, dropout, embed, gated, has_route, is_tracked,
+    linear, map_batches, max_pool, near_threads, normalize, offer_cosines, offer_products,
+    rms_norm, rotary, weighted_sum_pool,
 };
 pub use packed_weight::PackedWeight;
 pub(super) use tensor::{Route, route};

@@ -250,6 +250,11 @@ pub(in crate::kernel) fn map_batches<B: Backend, T: Sync, R: Send>(
     }
 }
 
+/// Whether the kernels serve a backend.
+pub(in crate::kernel) fn has_route<B: Backend>() -> bool {
+    super::tensor::route_of::<B>().is_some()
+}
+
 /// As [`crate::kernel::batches_at_once`].
 pub(in crate::kernel) fn batches_at_once<B: Backend>() -> usize {
     super::tensor::route_of::<B>().map_or(1, |_| super::threads::available())
