@@ -162,7 +162,7 @@ pub fn tokenizer(data: &[u8]) {
 pub fn vocabulary(data: &[u8]) {
     const CASES: [(&str, &[&str], &str); 5] = [
         ("bert", &["tiny_bert/v6", "files/tokenizers/bert"], "vocab.txt"),
-        ("bert", &["tiny_bert/v6", "files/tokenizers/bert"], "tokenizer_config.json"),
+        ("bert", &["tiny_bert/v6", "files/tokenizers/bert_accents"], "tokenizer_config.json"),
         ("mpnet", &["architectures/mpnet", "files/tokenizers/mpnet"], "vocab.txt"),
         ("roberta", &["architectures/roberta", "files/tokenizers/roberta"], "vocab.json"),
         ("roberta", &["architectures/roberta", "files/tokenizers/roberta"], "merges.txt"),
