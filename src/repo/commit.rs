@@ -115,7 +115,7 @@ impl Kept {
             fs::write(&unfinished, list)?;
             File::open(&unfinished)?.sync_all()?;
             place();
-            fs::rename(&unfinished, &list_path(kept.path()))
+            fs::rename(&unfinished, list_path(kept.path()))
         });
         written.map_err(|e| io_error(&list, "write", e))?;
         sync(kept.path());

@@ -4,7 +4,7 @@ use burn::tensor::{DType, TensorData};
 use rayon::prelude::*;
 
 /// The bytes that a thread looks through at once; a multiple of every element's size.
-const PART: usize = 1 << 20;
+const PART: usize = 1 << 18;
 
 /// The first of a tensor's values that is NaN or infinite: its place, row-major, and the value.
 ///

@@ -1,6 +1,7 @@
 //! Files of texts: every format, changed.
 
 use std::fs;
+use std::path::Path;
 
 use sentence_burn::data::{count_rows, read_rows};
 use sentence_burn::evaluation::{
@@ -89,4 +90,23 @@ fn evaluation_files_changed_are_an_evaluator_or_an_error() {
         }
     }
     trials.finish(200);
+}
+
+#[test]
+fn what_the_fuzzer_found_is_an_error() {
+    let _alone = alone();
+    let mut trials = Trials::new();
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/robustness/found");
+    let mut files = 0;
+    for entry in fs::read_dir(found).unwrap() {
+        let path = entry.unwrap().path();
+        files += 1;
+        trials.run(&path.display().to_string(), 1 << 16, || {
+            for row in read_rows(&path, None, &[])? {
+                row?;
+            }
+            Ok(())
+        });
+    }
+    trials.finish(files);
 }

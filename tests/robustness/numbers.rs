@@ -329,5 +329,8 @@ fn an_epsilon_below_zero_is_named_instead_of_roots_that_are_no_numbers() {
     json["layer_norm_eps"] = json!(-1.0);
     fs::write(&path, json.to_string()).unwrap();
     let error = load(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("layer_norm_eps") && error.contains("-1"), "{error}");
+    assert!(
+        error.contains("layer_norm_eps") && error.contains("-1"),
+        "{error}"
+    );
 }
