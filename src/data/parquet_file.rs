@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parquet::column::page::Page;
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::{ReaderIter, TreeBuilder};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type};
@@ -88,6 +89,36 @@ struct RowGroups {
     row: usize,
 }
 
+/// Checks that no dictionary says that it has more values than bytes: the library makes room for
+/// as many as it says.
+fn check_dictionaries(
+    group: &dyn RowGroupReader,
+    schema: &SchemaDescPtr,
+) -> std::result::Result<(), ParquetError> {
+    for column in 0..group.num_columns() {
+        let path = group.metadata().column(column).column_path();
+        if !schema.columns().iter().any(|read| read.path() == path) {
+            continue;
+        }
+        let mut pages = group.get_column_page_reader(column)?;
+        while let Some(page) = pages.peek_next_page()? {
+            if !page.is_dict {
+                pages.skip_next_page()?;
+            } else if let Some(Page::DictionaryPage {
+                buf, num_values, ..
+            }) = pages.get_next_page()?
+                && num_values as usize > buf.len()
+            {
+                let (bytes, path) = (buf.len(), path.string());
+                return Err(ParquetError::General(format!(
+                    "the dictionary of `{path}` has {num_values} values in {bytes} bytes"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl RowGroups {
     fn read(&mut self) -> std::result::Result<Option<Row>, ParquetError> {
         loop {
@@ -103,6 +134,7 @@ impl RowGroups {
                 return Ok(None);
             }
             let group = self.reader.get_row_group(self.next_group)?;
+            check_dictionaries(&*group, &self.schema)?;
             self.group = Some(TreeBuilder::new().as_iter(self.schema.clone(), &*group)?);
             self.next_group += 1;
         }
