@@ -21,9 +21,10 @@ impl<B: Backend> RotaryAngles<B> {
         let shape = [packing.width(), frequencies.len()];
         // The product in single precision, as the reference has it: of a place in the
         // thousands, a rounder frequency would be another angle.
-        let angles: Vec<f32> = (0..packing.width())
-            .flat_map(|place| frequencies.iter().map(move |f| place as f32 * f))
-            .collect();
+        let mut angles = Vec::with_capacity(shape[0] * shape[1]);
+        for place in 0..packing.width() {
+            angles.extend(frequencies.iter().map(|f| place as f32 * f));
+        }
         let places = packing.positions();
         let each = |function: fn(f64) -> f64| {
             let values = angles.iter().map(|&angle| function(angle.into()) as f32);
