@@ -176,6 +176,7 @@ impl<B: Backend> SentenceTransformer<B> {
     ///
     /// # Errors
     /// [`ModuleError::NoRoute`](crate::error::ModuleError).
+    #[cfg(feature = "train")]
     pub(crate) fn tokenizer_for(&self, task: Option<&str>) -> Result<&TextTokenizer> {
         let way = self.way_for(task)?;
         Ok(self.input(self.way(way)).tokenizer)
