@@ -2,11 +2,6 @@
 //!
 //! Burn's GPU backends panic where their driver is missing, so that it is looked for first.
 
-#![allow(dead_code, reason = "each backend uses its own part")]
-
-use std::error::Error;
-use std::fmt;
-
 /// What a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -19,26 +14,27 @@ pub(super) enum Kind {
 }
 
 /// That a backend finds no device, and what it needs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NoDevice {
-    what: &'static str,
-    install: &'static str,
-}
+pub(super) type NoDevice = String;
 
-impl fmt::Display for NoDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no {}: install {}", self.what, self.install)
-    }
+#[cfg(any(
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "cuda",
+    feature = "rocm"
+))]
+fn no_device(what: &str, install: &str) -> NoDevice {
+    format!("no {what}: install {install}")
 }
-
-impl Error for NoDevice {}
 
 /// The CPU, on which the backend needs no driver.
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 pub(super) fn cpu() -> Vec<(String, Kind)> {
     vec![("the CPU".to_owned(), Kind::Cpu)]
 }
 
 /// Each device's name alone.
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 pub(super) fn named<D>(
     found: Result<Vec<(String, Kind, D)>, NoDevice>,
 ) -> Result<Vec<(String, Kind)>, NoDevice> {
@@ -53,19 +49,21 @@ mod adapters {
     use burn::tensor::read_sync;
     use sentence_burn::wgpu::{Backends, DeviceType, Instance, InstanceDescriptor};
 
-    use super::{Kind, NoDevice};
+    use super::{Kind, NoDevice, no_device};
 
-    const NO_ADAPTER: NoDevice = match cfg!(target_os = "macos") {
-        true => NoDevice {
-            what: "Metal device",
-            install: "macOS 10.13 or later on a machine with a GPU",
-        },
-        false => NoDevice {
-            what: "Vulkan device",
-            install: "libvulkan1 and the graphics card's Vulkan driver, or mesa-vulkan-drivers, \
-                      which also has one that computes on the CPU (the packages of Debian)",
-        },
-    };
+    fn no_adapter() -> NoDevice {
+        match cfg!(target_os = "macos") {
+            true => no_device(
+                "Metal device",
+                "macOS 10.13 or later on a machine with a GPU",
+            ),
+            false => no_device(
+                "Vulkan device",
+                "libvulkan1 and the graphics card's Vulkan driver, or mesa-vulkan-drivers, which \
+                 also has one that computes on the CPU (the packages of Debian)",
+            ),
+        }
+    }
 
     /// The adapters of the graphics API that Burn takes on this system, as Burn numbers them.
     pub(in super::super) fn wgpu() -> Result<Vec<(String, Kind, WgpuDevice)>, NoDevice> {
@@ -93,7 +91,7 @@ mod adapters {
         });
         let found: Vec<_> = found.collect();
         match found.is_empty() {
-            true => Err(NO_ADAPTER),
+            true => Err(no_adapter()),
             false => Ok(found),
         }
     }
@@ -103,7 +101,7 @@ mod adapters {
         let mut found = wgpu()?;
         match index {
             Some(index) if index < found.len() => Ok(found.swap_remove(index).2),
-            Some(_) => Err(NO_ADAPTER),
+            Some(_) => Err(no_adapter()),
             None => Ok(WgpuDevice::DefaultDevice),
         }
     }
@@ -116,11 +114,11 @@ pub(super) use adapters::{wgpu, wgpu_device};
 pub(super) fn cuda() -> Result<Vec<(String, Kind)>, NoDevice> {
     counted::<burn::backend::Cuda>(
         "CUDA",
-        NoDevice {
-            what: "CUDA device",
-            install: "NVIDIA's driver (libcuda.so.1) and the CUDA toolkit's runtime compiler \
+        no_device(
+            "CUDA device",
+            "NVIDIA's driver (libcuda.so.1) and the CUDA toolkit's runtime compiler \
                       (libnvrtc.so)",
-        },
+        ),
     )
 }
 
@@ -129,14 +127,15 @@ pub(super) fn cuda() -> Result<Vec<(String, Kind)>, NoDevice> {
 pub(super) fn rocm() -> Result<Vec<(String, Kind)>, NoDevice> {
     counted::<burn::backend::Rocm>(
         "ROCm",
-        NoDevice {
-            what: "ROCm device",
-            install: "AMD's driver and ROCm (libamdhip64.so and libhiprtc.so)",
-        },
+        no_device(
+            "ROCm device",
+            "AMD's driver and ROCm (libamdhip64.so and libhiprtc.so)",
+        ),
     )
 }
 
 /// The devices of a backend that knows their number alone, and panics without its driver.
+#[cfg(any(feature = "cuda", feature = "rocm"))]
 fn counted<B: burn::tensor::backend::Backend>(
     name: &str,
     none: NoDevice,

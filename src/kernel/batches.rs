@@ -1,5 +1,3 @@
-use std::any::TypeId;
-
 use burn::tensor::backend::Backend;
 
 /// Whether a backend computes on the CPU: where shapes cost nothing, and padding does.
@@ -20,12 +18,10 @@ pub(super) fn is_on_host<B: Backend>() -> bool {
 }
 
 /// Whether two backends share their tensors.
-#[cfg_attr(
-    not(feature = "flex"),
-    allow(dead_code, reason = "asked of Flex alone")
-)]
+#[cfg(feature = "flex")]
 fn is_one_of<B: Backend, Other: Backend>() -> bool {
-    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<Other::FloatTensorPrimitive>()
+    std::any::TypeId::of::<B::FloatTensorPrimitive>()
+        == std::any::TypeId::of::<Other::FloatTensorPrimitive>()
 }
 
 /// Runs `run` over every batch; gives the results in the batches' order.
