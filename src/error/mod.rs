@@ -6,6 +6,7 @@
 
 mod adapter;
 mod data;
+mod device;
 mod encoder;
 mod evaluation;
 mod hub;
@@ -20,6 +21,7 @@ mod training;
 
 pub use adapter::AdapterError;
 pub use data::DataError;
+pub use device::DeviceError;
 pub use encoder::EncoderError;
 pub use evaluation::EvaluationError;
 pub use hub::HubError;
@@ -57,6 +59,9 @@ pub enum Error {
     /// The Hugging Face Hub.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A device while it computes.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Named tensors: missing, unexpected or of another shape.
     #[error(transparent)]
     StateDict(#[from] StateDictError),

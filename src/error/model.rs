@@ -39,15 +39,4 @@ pub enum ModelError {
     /// Token embeddings of a model that has none.
     #[error("a StaticEmbedding gives sentence embeddings alone, and no token embeddings")]
     NoTokenEmbeddings,
-    /// The device could not compute what it was given, for which it mostly lacks memory.
-    #[error(
-        "the device failed at encoding: {reason}; if it ran out of memory, a smaller `batch_size` \
-         than {batch_size} takes less"
-    )]
-    DeviceFailed {
-        /// What the device's driver says.
-        reason: String,
-        /// The most texts in a batch.
-        batch_size: usize,
-    },
 }

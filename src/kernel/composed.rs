@@ -1,8 +1,6 @@
 //! The kernels in Burn's own operations: what every backend but NdArray runs, and what
 //! NdArray's kernels are held equal to.
 
-use std::convert::Infallible;
-
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Distribution, Int, Tensor, TensorData, activation::softmax};
 
@@ -12,6 +10,7 @@ use super::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, Packing,
     RmsNormParams, RotaryAngles, TopK, offer_compared,
 };
+use crate::error::DeviceError;
 
 /// As [`super::linear`].
 pub fn linear<B: Backend>(
@@ -21,9 +20,10 @@ pub fn linear<B: Backend>(
     activation: Activation,
     mode: Mode,
 ) -> Tensor<B, 2> {
+    let bias: Option<Tensor<B, 2>> = params.bias.map(Tensor::unsqueeze);
     let output = input.clone().matmul(params.weight.transpose());
-    let output = match params.bias {
-        Some(bias) => output + bias.unsqueeze(),
+    let output = match bias {
+        Some(bias) => output + bias,
         None => output,
     };
     let output = updates.into_iter().fold(output, |output, update| {
@@ -54,19 +54,20 @@ pub fn attention<B: Backend>(
             .reshape([texts, width, heads, head_dim])
             .swap_dims(1, 2)
     };
-    let query = (split(query, heads) * options.scale).reshape([texts, groups, rows, head_dim]);
-    let scores = query
-        .matmul(split(key, groups).swap_dims(2, 3))
-        .reshape([texts, heads, width, width]);
+    // Masks and biases take their shapes before the products, as what changes a shape between
+    // two operations keeps Burn from fusing them.
+    let shape = [texts, heads, width, width];
+    let bias: Option<Tensor<B, 4>> = bias.map(Tensor::unsqueeze);
+    let mask = hidden_pairs(packing, options).map(|mask| mask.expand(shape));
+    let query = split(query * options.scale, heads).reshape([texts, groups, rows, head_dim]);
+    let scores = query.matmul(split(key, groups).swap_dims(2, 3));
+    let scores = scores.reshape(shape);
     let scores = match bias {
-        Some(bias) => scores + bias.unsqueeze(),
+        Some(bias) => scores + bias,
         None => scores,
     };
-    let scores = match hidden_pairs(packing, options) {
-        Some(mask) => {
-            let mask = mask.expand([texts, heads, width, width]);
-            scores.mask_fill(mask, f32::NEG_INFINITY)
-        }
+    let scores = match mask {
+        Some(mask) => scores.mask_fill(mask, f32::NEG_INFINITY),
         None => scores,
     };
     let probabilities = dropout(softmax(widen(scores), 3), options.dropout, options.mode);
@@ -137,23 +138,23 @@ pub fn add_layer_norm<B: Backend>(
         Some(residual) => input + widen(residual),
         None => input,
     };
+    // Reshaped before the rest, in which nothing then keeps Burn from fusing.
+    let weight: Tensor<B, 2> = widen(params.weight).unsqueeze();
+    let bias: Tensor<B, 2> = widen(params.bias).unsqueeze();
     let centred = input.clone() - input.mean_dim(1);
     let variance = (centred.clone() * centred.clone()).mean_dim(1);
     let normed = centred / (variance + params.epsilon).sqrt();
-    let scaled = normed * widen(params.weight).unsqueeze() + widen(params.bias).unsqueeze();
-    in_type(scaled, dtype)
+    in_type(normed * weight + bias, dtype)
 }
 
 /// As [`super::rms_norm`].
 pub fn rms_norm<B: Backend>(input: Tensor<B, 2>, params: RmsNormParams<B>) -> Tensor<B, 2> {
     let dtype = input.dtype();
     let input = widen(input);
+    let weight: Tensor<B, 2> = (widen(params.weight) + params.offset).unsqueeze();
     let squares = (input.clone() * input.clone()).mean_dim(1);
     let normed = input / (squares + params.epsilon).sqrt();
-    in_type(
-        normed * (widen(params.weight) + params.offset).unsqueeze(),
-        dtype,
-    )
+    in_type(normed * weight, dtype)
 }
 
 /// As [`super::rotary`].
@@ -208,6 +209,28 @@ pub fn embed<B: Backend>(tables: Vec<(Tensor<B, 2>, Tensor<B, 1, Int>)>) -> Tens
     let rows = tables.into_iter().map(|(table, ids)| table.select(0, ids));
     let sum = rows.reduce(|sum, rows| sum + rows);
     sum.unwrap_or_else(|| Tensor::empty([0, 0], &B::Device::default()))
+}
+
+/// As [`super::mean_pool`].
+pub fn mean_pool<B: Backend>(tokens: Tensor<B, 2>, packing: &Packing<B>) -> Tensor<B, 2> {
+    let [_, hidden] = tokens.dims();
+    let dtype = tokens.dtype();
+    let (texts, width) = (packing.texts(), packing.width());
+    let mask = packing.mask().map(|mask| {
+        let mask: Tensor<B, 3, Bool> = mask.reshape([texts, width, 1]);
+        mask.expand([texts, width, hidden])
+    });
+    let lengths = packing.lengths_on_device();
+    let tokens = widen(packing.spread(tokens));
+    let means = match (mask, lengths) {
+        (Some(mask), Some(lengths)) => {
+            let sums = tokens.mask_fill(mask, 0.0).sum_dim(1);
+            let counts = lengths.float().cast(sums.dtype()).clamp_min(1.0);
+            sums.reshape([texts, hidden]) / counts
+        }
+        _ => tokens.mean_dim(1).reshape([texts, hidden]),
+    };
+    in_type(means, dtype)
 }
 
 /// As [`super::weighted_sum_pool`].
@@ -278,10 +301,11 @@ pub fn offer_products<B: Backend>(
     items: &[u32],
     queries_at_a_time: usize,
     best: &mut [TopK],
-) {
+) -> Result<(), DeviceError> {
     let documents = documents.transpose();
-    let compare = |queries: Tensor<B, 2>| Ok(queries.matmul(documents.clone()));
-    let Ok(()) = offer_compared::<B, Infallible>(queries, items, queries_at_a_time, best, compare);
+    offer_compared(queries, items, queries_at_a_time, best, |queries| {
+        Ok(queries.matmul(documents.clone()))
+    })
 }
 
 /// As [`super::offer_cosines`].
@@ -291,9 +315,9 @@ pub fn offer_cosines<B: Backend>(
     items: &[u32],
     queries_at_a_time: usize,
     best: &mut [TopK],
-) {
+) -> Result<(), DeviceError> {
     let (queries, documents) = (normalize(queries), normalize(documents));
-    offer_products(queries, documents, items, queries_at_a_time, best);
+    offer_products(queries, documents, items, queries_at_a_time, best)
 }
 
 #[cfg(test)]

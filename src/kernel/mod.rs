@@ -12,6 +12,7 @@
 mod activation;
 mod attention;
 mod batches;
+mod completion;
 pub mod composed;
 #[cfg(feature = "ndarray")]
 mod cpu;
@@ -34,6 +35,7 @@ mod top_k;
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attention};
 pub use batches::{batches_at_once, map_batches, near_threads};
+pub use completion::{Reading, check_usable, finish, is_asynchronous};
 #[cfg(feature = "ndarray")]
 pub use cpu::PackedWeight;
 pub use dropout::{Mode, dropout};
@@ -46,7 +48,7 @@ pub use mapped_file::MappedFile;
 pub use nearest::{offer_compared, offer_cosines, offer_products};
 pub use normalize::normalize;
 pub use packing::Packing;
-pub use pooling::{max_pool, weighted_sum_pool};
+pub use pooling::{max_pool, mean_pool, weighted_sum_pool};
 pub use rms_norm::{RmsNormParams, rms_norm};
 pub use rotary::{RotaryAngles, rotary};
 pub use top_k::{Scored, TopK};

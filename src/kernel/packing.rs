@@ -33,8 +33,16 @@ struct Places<B: Backend> {
     positions: Tensor<B, 1, Int>,
     /// How to spread out and back where that is no reshape.
     gathers: Option<Gathers<B>>,
-    /// `[texts, width]`: true where there is no token; none where every place has one.
-    mask: Option<Tensor<B, 2, Bool>>,
+    /// None where every place has a token.
+    ends: Option<Ends<B>>,
+}
+
+#[derive(Debug, Clone)]
+struct Ends<B: Backend> {
+    /// `[texts, 1]`: the number of tokens of each text.
+    lengths: Tensor<B, 2, Int>,
+    /// `[texts, width]`: true where there is no token.
+    mask: Tensor<B, 2, Bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -148,8 +156,20 @@ impl<B: Backend> Packing<B> {
     /// # Shapes
     /// - output: `[texts, width]`
     pub fn mask(&self) -> Option<Tensor<B, 2, Bool>> {
+        self.ends().map(|ends| ends.mask.clone())
+    }
+
+    /// The number of tokens of each text, on the device; `None` where every place has one.
+    ///
+    /// # Shapes
+    /// - output: `[texts, 1]`
+    pub(super) fn lengths_on_device(&self) -> Option<Tensor<B, 2, Int>> {
+        self.ends().map(|ends| ends.lengths.clone())
+    }
+
+    fn ends(&self) -> Option<&Ends<B>> {
         match self.layout.is_ragged() {
-            true => self.places().mask.clone(),
+            true => self.places().ends.as_ref(),
             false => None,
         }
     }
@@ -243,19 +263,20 @@ impl<B: Backend> Places<B> {
             spread: next(),
             pack: next(),
         });
-        let mask = layout.is_ragged().then(|| {
+        let ends = layout.is_ragged().then(|| {
             let shape = [layout.texts(), layout.width()];
             let places = Tensor::<B, 1, Int>::arange(0..layout.width() as i64, device);
-            let lengths = next().reshape([layout.texts(), 1]).expand(shape);
-            places
+            let lengths = next().reshape([layout.texts(), 1]);
+            let mask = places
                 .reshape([1, layout.width()])
                 .expand(shape)
-                .greater_equal(lengths)
+                .greater_equal(lengths.clone().expand(shape));
+            Ends { lengths, mask }
         });
         Self {
             positions,
             gathers,
-            mask,
+            ends,
         }
     }
 }

@@ -2,9 +2,27 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::Packing;
 
-/// Sums each text's tokens, each times its weight: mean, first-token, last-token and
-/// position-weighted pooling are this with the weights of their formula. A text without
-/// tokens sums to zeros.
+/// The mean of each text's tokens; of a text without tokens, zeros.
+///
+/// # Shapes
+/// - tokens: `[tokens, hidden]`
+/// - output: `[texts, hidden]`
+pub fn mean_pool<B: Backend>(tokens: Tensor<B, 2>, packing: &Packing<B>) -> Tensor<B, 2> {
+    if packing.tokens() == 0 {
+        return Tensor::zeros([packing.texts(), tokens.dims()[1]], packing.device());
+    }
+    #[cfg(feature = "ndarray")]
+    if let Some(route) = super::cpu::route(&tokens) {
+        let lengths = packing.lengths().iter();
+        let weights = lengths.flat_map(|&length| std::iter::repeat_n(1.0 / length as f32, length));
+        return super::cpu::weighted_sum_pool(route, tokens, weights.collect(), packing);
+    }
+    super::composed::mean_pool(tokens, packing)
+}
+
+/// Sums each text's tokens, each times its weight: first-token, last-token and
+/// position-weighted pooling are this with the weights of their formula, and the mean without
+/// a prompt's tokens. A text without tokens sums to zeros.
 ///
 /// # Shapes
 /// - tokens: `[tokens, hidden]`

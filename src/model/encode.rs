@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
@@ -6,7 +7,9 @@ use super::adapter_choice::TextAdapters;
 use super::encode_options::{EncodeOptions, EncodeProgress};
 use super::{Mode, Pass, SentenceTransformer};
 use crate::error::{ModelError, Result};
-use crate::kernel::{batches_at_once, map_batches, near_threads, normalize};
+use crate::kernel::{
+    batches_at_once, check_usable, finish, is_asynchronous, map_batches, near_threads, normalize,
+};
 use crate::text::{BatchLimits, Encoding, TextTokenizer, TokenBatch, plan};
 
 /// The work of one batch in tokens: large enough that a batch fills the machine, small
@@ -15,6 +18,10 @@ const BATCH_COST: usize = 8192;
 
 /// The same where every core has a batch of its own.
 const CORE_BATCH_COST: usize = 512;
+
+/// How many batches a device that computes behind the calling thread is given before it is
+/// waited for: what it has not begun takes memory, and a failure is not to go unnoticed longer.
+const BATCHES_AHEAD: usize = 16;
 
 impl<B: Backend> SentenceTransformer<B> {
     /// Encodes texts, one row each, in their order.
@@ -96,7 +103,8 @@ impl<B: Backend> SentenceTransformer<B> {
     /// [`AdapterError`](crate::error::AdapterError) for an adapter that the model does not
     /// have, [`TextError`](crate::error::TextError) if the tokenizer fails on a text,
     /// [`ModuleError::NoRoute`](crate::error::ModuleError) where a Router has no route for what
-    /// they are encoded for.
+    /// they are encoded for, [`DeviceError`](crate::error::DeviceError) if the device's memory
+    /// does not suffice.
     pub fn encode_with<T: AsRef<str>>(
         &self,
         texts: &[T],
@@ -106,6 +114,18 @@ impl<B: Backend> SentenceTransformer<B> {
     }
 
     fn encode_for<T: AsRef<str>>(
+        &self,
+        task: Option<Task>,
+        texts: &[T],
+        options: &EncodeOptions,
+    ) -> Result<Tensor<B, 2>> {
+        let embeddings = self.begin_to_encode(task, texts, options)?;
+        finish::<B>(&self.device(), ENCODING, || smaller_batches(options))?;
+        Ok(embeddings)
+    }
+
+    /// Encodes texts, with the device perhaps still at it.
+    pub(super) fn begin_to_encode<T: AsRef<str>>(
         &self,
         task: Option<Task>,
         texts: &[T],
@@ -176,6 +196,7 @@ impl<B: Backend> SentenceTransformer<B> {
         for (text, rows) in order.into_iter().zip(batches.into_iter().flatten()) {
             embeddings[text] = Some(rows);
         }
+        finish::<B>(&self.device(), ENCODING, || smaller_batches(options))?;
         Ok(embeddings.into_iter().flatten().collect())
     }
 
@@ -214,6 +235,8 @@ impl<B: Backend> SentenceTransformer<B> {
             }
         }
         let device = self.device();
+        check_usable::<B>(&device)?;
+        let begun = AtomicUsize::new(0);
         let progress = Mutex::new(EncodeProgress {
             texts: 0,
             total_texts: texts.len(),
@@ -232,6 +255,11 @@ impl<B: Backend> SentenceTransformer<B> {
                 routes: routes.as_deref(),
             };
             let result = run(&batch, pass);
+            let is_ahead =
+                begun.fetch_add(1, Ordering::Relaxed) % BATCHES_AHEAD == BATCHES_AHEAD - 1;
+            if is_asynchronous::<B>() && is_ahead {
+                finish::<B>(&device, ENCODING, || smaller_batches(options))?;
+            }
             if let Some(report) = &options.progress {
                 let mut progress = progress.lock().unwrap_or_else(|e| e.into_inner());
                 progress.texts += batch.len();
@@ -316,6 +344,15 @@ fn encode_group<T: AsRef<str>>(
         texts: members,
         prompt_tokens: tokenizer.prompt_tokens(prompt.unwrap_or_default())?,
     })
+}
+
+/// What a device was at when it failed.
+pub(super) const ENCODING: &str = "encoding";
+
+/// What takes less of a device's memory.
+pub(super) fn smaller_batches(options: &EncodeOptions) -> String {
+    let size = options.batch_size;
+    format!("a smaller `batch_size` than {size} takes less, and so do shorter texts")
 }
 
 /// What texts are encoded for.

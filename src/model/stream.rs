@@ -4,9 +4,11 @@ use std::vec;
 
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::encode::{ENCODING, smaller_batches};
 use super::encode_options::{EncodeOptions, EncodeProgress};
 use super::{AdapterChoice, SentenceTransformer};
-use crate::error::{ModelError, Result};
+use crate::error::Result;
+use crate::kernel::{Reading, finish, is_asynchronous};
 
 /// The texts of a window, in batches: enough that texts of like length meet.
 const BATCHES_IN_WINDOW: usize = 256;
@@ -16,9 +18,10 @@ impl<B: Backend> SentenceTransformer<B> {
     ///
     /// A window of texts at a time is read and encoded as
     /// [`encode_with`](Self::encode_with) does it, batched by token counts within the window;
-    /// the embeddings are the same, and come in the texts' order. Where the options choose
-    /// adapters by text, their list is that of all texts; progress counts the texts read so
-    /// far as all there are.
+    /// the embeddings are the same, and come in the texts' order. A device that computes
+    /// behind the calling thread is given the next window before one is read from it, so that
+    /// there two windows are held. Where the options choose adapters by text, their list is
+    /// that of all texts; progress counts the texts read so far as all there are.
     ///
     /// ```no_run
     /// # use burn::backend::NdArray;
@@ -34,9 +37,8 @@ impl<B: Backend> SentenceTransformer<B> {
     /// ```
     ///
     /// # Errors
-    /// [`ModelError`] for an option out of range. The iterator gives what
-    /// [`encode_with`](Self::encode_with) gives, or [`ModelError::DeviceFailed`], and ends
-    /// there.
+    /// [`ModelError`](crate::error::ModelError) for an option out of range. The iterator gives
+    /// what [`encode_with`](Self::encode_with) gives, and ends there.
     pub fn encode_stream<I>(
         &self,
         texts: I,
@@ -53,11 +55,13 @@ impl<B: Backend> SentenceTransformer<B> {
             window: options.batch_size.saturating_mul(BATCHES_IN_WINDOW),
             options: options.clone(),
             before: Counts::default(),
+            ahead: None,
             ended: false,
         };
         Ok(EncodeStream {
             windows,
             rows: Vec::new().into_iter(),
+            reading: None,
         })
     }
 }
@@ -67,6 +71,17 @@ pub struct EncodeStream<'a, B: Backend, I> {
     windows: EncodeWindows<'a, B, I>,
     /// What is left of the window's embeddings.
     rows: vec::IntoIter<Vec<f32>>,
+    /// The window behind it, where one was begun.
+    reading: Option<Result<Window<B>>>,
+}
+
+/// A window's embeddings, which the device may still be at.
+#[derive(Debug)]
+struct Window<B: Backend> {
+    embeddings: Tensor<B, 2>,
+    reading: Reading<B>,
+    /// Whether the device has said that it is done with them.
+    is_finished: bool,
 }
 
 /// The same embeddings, a window at a time, on the device.
@@ -77,6 +92,8 @@ pub struct EncodeWindows<'a, B: Backend, I> {
     window: usize,
     /// The windows before.
     before: Counts,
+    /// A window that was begun before the windows were asked for themselves.
+    ahead: Option<Result<Tensor<B, 2>>>,
     ended: bool,
 }
 
@@ -87,8 +104,7 @@ struct Counts {
 }
 
 impl<'a, B: Backend, I> EncodeStream<'a, B, I> {
-    /// The same with windows of so many texts, at least one: what is read ahead and held at a
-    /// time. By default it is 256 batches.
+    /// The same with windows of so many texts, at least one. By default it is 256 batches.
     #[must_use]
     pub fn with_window(mut self, texts: usize) -> Self {
         self.windows.window = texts.max(1);
@@ -97,23 +113,44 @@ impl<'a, B: Backend, I> EncodeStream<'a, B, I> {
 
     /// Gives the embeddings a window at a time instead, as a tensor: from the next window on.
     pub fn by_window(self) -> EncodeWindows<'a, B, I> {
-        self.windows
+        let mut windows = self.windows;
+        windows.ahead = self
+            .reading
+            .map(|window| window.map(|window| window.embeddings));
+        windows
     }
 
     /// Reads a window's embeddings from the device.
-    fn read(&mut self, embeddings: Tensor<B, 2>) -> Result<()> {
-        let [_, dim] = embeddings.dims();
-        let data = embeddings.try_into_data().map_err(|error| {
-            self.windows.ended = true;
-            ModelError::DeviceFailed {
-                reason: error.to_string(),
-                batch_size: self.windows.options.batch_size,
+    fn read(&mut self, window: Window<B>) -> Result<vec::IntoIter<Vec<f32>>> {
+        let [_, dim] = window.embeddings.dims();
+        let (model, options) = (self.windows.model, &self.windows.options);
+        let data = window.reading.end(ENCODING, || smaller_batches(options))?;
+        if !window.is_finished {
+            finish::<B>(&model.device(), ENCODING, || smaller_batches(options))?;
+            // The device had been given the window behind it, too.
+            if let Some(Ok(next)) = &mut self.reading {
+                next.is_finished = true;
             }
-        })?;
+        }
         let values: Vec<f32> = data.iter().collect();
         let rows: Vec<Vec<f32>> = values.chunks(dim.max(1)).map(<[f32]>::to_vec).collect();
-        self.rows = rows.into_iter();
-        Ok(())
+        Ok(rows.into_iter())
+    }
+}
+
+impl<B: Backend, I> EncodeStream<'_, B, I>
+where
+    I: Iterator,
+    I::Item: AsRef<str>,
+{
+    /// Gives the device a window, and has it send the embeddings.
+    fn begin(&mut self) -> Option<Result<Window<B>>> {
+        let embeddings = self.windows.begin()?;
+        Some(embeddings.map(|embeddings| Window {
+            reading: Reading::begin(embeddings.clone()),
+            embeddings,
+            is_finished: false,
+        }))
     }
 }
 
@@ -129,12 +166,20 @@ where
             if let Some(row) = self.rows.next() {
                 return Some(Ok(row));
             }
-            let embeddings = match self.windows.next()? {
-                Ok(embeddings) => embeddings,
-                Err(error) => return Some(Err(error)),
+            let window = match self.reading.take() {
+                Some(window) => window,
+                None => self.begin()?,
             };
-            if let Err(error) = self.read(embeddings) {
-                return Some(Err(error));
+            if window.is_ok() && is_asynchronous::<B>() {
+                self.reading = self.begin();
+            }
+            match window.and_then(|window| self.read(window)) {
+                Ok(rows) => self.rows = rows,
+                Err(error) => {
+                    self.reading = None;
+                    self.windows.ended = true;
+                    return Some(Err(error));
+                }
             }
         }
     }
@@ -149,6 +194,27 @@ where
     type Item = Result<Tensor<B, 2>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let window = match self.ahead.take() {
+            Some(window) => window,
+            None => self.begin()?,
+        };
+        let finished = window.and_then(|embeddings| {
+            let device = self.model.device();
+            finish::<B>(&device, ENCODING, || smaller_batches(&self.options))?;
+            Ok(embeddings)
+        });
+        self.ended |= finished.is_err();
+        Some(finished)
+    }
+}
+
+impl<B: Backend, I> EncodeWindows<'_, B, I>
+where
+    I: Iterator,
+    I::Item: AsRef<str>,
+{
+    /// The next window's embeddings, with the device perhaps still at them.
+    fn begin(&mut self) -> Option<Result<Tensor<B, 2>>> {
         if self.ended {
             return None;
         }
@@ -162,13 +228,7 @@ where
         self.ended |= encoded.is_err();
         Some(encoded)
     }
-}
 
-impl<B: Backend, I> EncodeWindows<'_, B, I>
-where
-    I: Iterator,
-    I::Item: AsRef<str>,
-{
     /// The options of a window: of the adapters that are chosen by text, the window's.
     fn options_of(&self, texts: usize) -> EncodeOptions {
         let mut options = self.options.clone();
@@ -199,7 +259,7 @@ where
                 });
             }
         }));
-        let embeddings = self.model.encode_with(texts, &options)?;
+        let embeddings = self.model.begin_to_encode(None, texts, &options)?;
         self.before.texts += texts.len();
         self.before.tokens += *tokens.lock().unwrap_or_else(|e| e.into_inner());
         Ok(embeddings)

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::TokenFeatures;
 use crate::error::{ModuleError, Result};
-use crate::kernel::{max_pool, weighted_sum_pool};
+use crate::kernel::{max_pool, mean_pool, weighted_sum_pool};
 
 /// How token embeddings become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,9 @@ impl Pooling {
             let embeddings = tokens.embeddings.clone();
             if mode == PoolingMode::Max {
                 return max_pool(embeddings, first, &tokens.packing);
+            }
+            if mode == PoolingMode::Mean && first == 0 {
+                return mean_pool(embeddings, &tokens.packing);
             }
             let weights = lengths
                 .iter()

@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 
 use super::adapter_folder::AdapterFolder;
+use super::arrival::check_arrival;
 use super::hub::HubOptions;
 use super::input_folder::LoadedInput;
 use super::names;
@@ -98,7 +99,8 @@ impl<B: Backend> SentenceTransformer<B> {
     /// ```
     ///
     /// # Errors
-    /// [`Error`](crate::Error) naming the file, and what was expected and found there.
+    /// [`Error`](crate::Error) naming the file, and what was expected and found there;
+    /// [`DeviceError`](crate::error::DeviceError) if the device's memory does not suffice.
     pub fn load(source: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         Self::load_with(source, &LoadOptions::default(), device)
     }
@@ -138,6 +140,7 @@ impl<B: Backend> SentenceTransformer<B> {
             let (config, tensors) = adapter.into_parts(options.allow_non_finite);
             model.add_adapter_with_weights(config, AdapterWeights::new(tensors))?;
         }
+        check_arrival(&model, device)?;
         Ok(model)
     }
 

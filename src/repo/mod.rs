@@ -5,6 +5,7 @@
 //! - `save` writes folders that Python's Sentence Transformers 5.x and 6.x load.
 
 mod adapter_folder;
+mod arrival;
 mod commit;
 mod file;
 pub mod hub;

@@ -50,7 +50,8 @@ impl<B: Backend> Neighbours<B> {
     /// - items: the documents' numbers
     ///
     /// # Errors
-    /// [`ModelError::IncompatibleEmbeddings`] where the dimensions differ.
+    /// [`ModelError::IncompatibleEmbeddings`] where the dimensions differ;
+    /// [`DeviceError`](crate::error::DeviceError) if the device's memory does not suffice.
     pub(crate) fn offer(&mut self, documents: Tensor<B, 2>, items: &[u32]) -> Result<()> {
         let (left, right) = (self.queries.dims(), documents.dims());
         if left[1] != right[1] {
@@ -67,8 +68,10 @@ impl<B: Backend> Neighbours<B> {
         let (queries, at_a_time) = (self.queries.clone(), self.queries_at_a_time);
         let best = &mut self.best;
         match self.similarity {
-            SimilarityFunction::Cosine => offer_cosines(queries, documents, items, at_a_time, best),
-            SimilarityFunction::Dot => offer_products(queries, documents, items, at_a_time, best),
+            SimilarityFunction::Cosine => {
+                offer_cosines(queries, documents, items, at_a_time, best)?
+            }
+            SimilarityFunction::Dot => offer_products(queries, documents, items, at_a_time, best)?,
             other => offer_compared(queries, items, at_a_time, best, |block| {
                 other.similarity(block, documents.clone())
             })?,

@@ -16,7 +16,9 @@ use super::text_batch::{ColumnPass, TextBatch};
 use super::training_data::TrainingSet;
 use crate::error::Result;
 use crate::loss::{Loss, LossData, LossInput, MiniBatch};
-use crate::model::{AdapterRoute, Mode, Pass, SentenceTransformer, near_threads};
+use crate::model::{
+    AdapterRoute, Mode, Pass, SentenceTransformer, check_usable, finish, near_threads,
+};
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
 ///
@@ -109,6 +111,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
     /// Loss and gradients of one worker's part of an optimiser step: the sums over its
     /// batches of what each adds to the mean over all.
     fn gradients(&self, input: &StepBatch) -> Result<(f64, GradientsParams)> {
+        check_usable::<B>(&self.device())?;
         let share = 1.0 / input.step.all_batches as f64;
         let mut sum = 0.0;
         let mut gradients = GradientsAccumulator::new();
@@ -135,6 +138,10 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             sum += value * share;
             gradients.accumulate(self, of_batch);
         }
+        finish::<B>(&self.device(), "a training step", || {
+            let size = "a smaller `per_device_train_batch_size`";
+            format!("{size}, or the cached form of the loss in smaller parts, takes less")
+        })?;
         Ok((sum, gradients.grads()))
     }
 

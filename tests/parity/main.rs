@@ -24,6 +24,8 @@ mod folders;
 mod half;
 #[cfg(feature = "train")]
 mod losses;
+#[cfg(feature = "test-wgpu")]
+mod memory;
 mod minilm;
 mod modules;
 mod peft_eva;

@@ -12,12 +12,13 @@ use super::layer_norm::Norm;
 use super::linear::{Linear, LowRank};
 use super::random::Dropout;
 use super::tensor::{Route, untracked};
+use crate::error::DeviceError;
 use crate::kernel::{
     Activation, AttentionOptions, LayerNormParams, LinearParams, LowRankParams, Mode, PackedWeight,
     Packing, RmsNormParams, RotaryAngles, TopK, composed,
 };
 use crate::kernel::{
-    add_layer_norm, attention, embed, gated, linear, max_pool, normalize, offer_cosines,
+    add_layer_norm, attention, embed, gated, linear, max_pool, mean_pool, normalize, offer_cosines,
     offer_products, rms_norm, rotary, weighted_sum_pool,
 };
 
@@ -361,6 +362,10 @@ fn embeddings_and_pooling_equal_their_twins() {
             &format!("pooling, case {case}: {lengths:?}"),
         );
 
+        let kernel = run(&input, case, |[x]| mean_pool(x, &packing));
+        let twin = run(&input, case, |[x]| composed::mean_pool(x, &packing));
+        assert_close(&kernel, &twin, &format!("means, case {case}: {lengths:?}"));
+
         let [plain] = input.map(|input| input.inner());
         let packing = Packing::<NdArray>::new(lengths.into(), &Default::default());
         let first = case as usize % 3;
@@ -393,9 +398,10 @@ fn the_best_scores_are_those_of_all_scores() {
         let (queries, rows) = (random(rng, [count, dim]), random(rng, [documents, dim]));
         let items: Vec<u32> = (0..documents as u32).collect();
         let k = rng.random_range(1..20);
-        let run = |offer: fn(T<2>, T<2>, &[u32], usize, &mut [TopK])| {
+        type Offer = fn(T<2>, T<2>, &[u32], usize, &mut [TopK]) -> Result<(), DeviceError>;
+        let run = |offer: Offer| {
             let mut best = vec![TopK::new(k); count];
-            offer(queries.clone(), rows.clone(), &items, 7, &mut best);
+            offer(queries.clone(), rows.clone(), &items, 7, &mut best).unwrap();
             let best = best.into_iter().flat_map(TopK::into_sorted);
             vec![best.map(|scored| scored.score).collect::<Vec<f32>>()]
         };
