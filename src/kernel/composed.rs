@@ -34,6 +34,10 @@ pub fn linear<B: Backend>(
 }
 
 /// As [`super::attention`].
+///
+/// Not by Burn's own operation of that name: its kernel for GPUs multiplies single precision in
+/// half (`cubek-attention` 0.2), is not differentiated, and leaves a bias to these same
+/// operations.
 pub fn attention<B: Backend>(
     query: Tensor<B, 2>,
     key: Tensor<B, 2>,

@@ -3,14 +3,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::adapter_choice::TextAdapters;
 use super::encode_options::{EncodeOptions, EncodeProgress};
+use super::prompt_groups::PromptGroup;
 use super::{Mode, Pass, SentenceTransformer};
 use crate::error::{ModelError, Result};
 use crate::kernel::{
     batches_at_once, check_usable, finish, is_asynchronous, map_batches, near_threads, normalize,
 };
-use crate::text::{BatchLimits, Encoding, TextTokenizer, TokenBatch, plan};
+use crate::text::{BatchLimits, Encoding, TokenBatch, plan};
 
 /// The work of one batch in tokens: large enough that a batch fills the machine, small
 /// enough that its activations stay near 100 MB in a base-sized encoder.
@@ -276,74 +276,11 @@ impl<B: Backend> SentenceTransformer<B> {
         Ok((order.collect(), results))
     }
 
-    /// Tokenizes the texts, those that have the same prompt together.
-    fn encode_by_prompt<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        options: &EncodeOptions,
-        (way, task): (usize, Option<Task>),
-        adapters: Option<&TextAdapters>,
-    ) -> Result<Vec<PromptGroup>> {
-        let tokenizer = self.input(self.way(way)).tokenizer;
-        let prompt_with = |adapters: &[String]| -> Result<Option<String>> {
-            let prompts = self.prompts_with(adapters);
-            let prompt = options.prompt.clone().or_else(|| match task {
-                Some(Task::Query) => prompts.query(),
-                Some(Task::Document) => prompts.document(),
-                None => None,
-            });
-            Ok(prompts.resolve(prompt.as_ref())?.map(str::to_owned))
-        };
-        let Some(adapters) = adapters else {
-            let applied: &[String] = match self.way(way).way.input {
-                0 => self.adapters.applied(),
-                _ => &[],
-            };
-            let prompt = prompt_with(applied)?;
-            let group = encode_group(tokenizer, texts, (0..texts.len()).collect(), prompt)?;
-            return Ok(vec![group]);
-        };
-        let prompts = adapters.lists().iter().map(|list| prompt_with(list));
-        let prompts = prompts.collect::<Result<Vec<_>>>()?;
-        // What all tokens of a batch share can only be that of one list of adapters.
-        let is_shared = self.config.encoder.shares_a_table();
-        let key = |list: usize| (&prompts[list], is_shared.then_some(list));
-        let mut different: Vec<_> = (0..prompts.len()).map(key).collect();
-        different.sort();
-        different.dedup();
-        let groups = different.into_iter().map(|group| {
-            let has_it = |&text: &usize| key(adapters.list_of(text)) == group;
-            let members = (0..texts.len()).filter(has_it).collect();
-            encode_group(tokenizer, texts, members, group.0.clone())
-        });
-        groups.collect()
-    }
-
     /// The number of the way that the texts of a call take.
     fn way_of_call(&self, options: &EncodeOptions, task: Option<Task>) -> Result<usize> {
         let of_method = task.map(Task::name);
         self.way_for(options.task.as_deref().or(of_method))
     }
-}
-
-fn encode_group<T: AsRef<str>>(
-    tokenizer: &TextTokenizer,
-    texts: &[T],
-    members: Vec<usize>,
-    prompt: Option<String>,
-) -> Result<PromptGroup> {
-    let prompt = prompt.as_deref();
-    let encodings = if members.len() == texts.len() {
-        tokenizer.encode(texts, prompt)?
-    } else {
-        let texts: Vec<&str> = members.iter().map(|&text| texts[text].as_ref()).collect();
-        tokenizer.encode(&texts, prompt)?
-    };
-    Ok(PromptGroup {
-        encodings,
-        texts: members,
-        prompt_tokens: tokenizer.prompt_tokens(prompt.unwrap_or_default())?,
-    })
 }
 
 /// What a device was at when it failed.
@@ -372,14 +309,6 @@ impl Task {
             Self::Document => "document",
         }
     }
-}
-
-/// Texts with the same prompt, tokenized.
-struct PromptGroup {
-    /// Their places in the call.
-    texts: Vec<usize>,
-    encodings: Vec<Encoding>,
-    prompt_tokens: usize,
 }
 
 /// The most work in a batch, in tokens.

@@ -24,6 +24,7 @@ mod save;
 mod sharding;
 mod shards;
 mod source;
+mod text_config;
 mod tokenizer_folder;
 mod weights;
 

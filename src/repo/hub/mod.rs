@@ -10,7 +10,10 @@
 //! the system's proxy settings.)
 
 #[cfg(feature = "hub")]
+mod asking;
 mod cache;
+#[cfg(feature = "hub")]
+mod changes;
 #[cfg(feature = "datasets")]
 mod dataset;
 #[cfg(feature = "hub")]

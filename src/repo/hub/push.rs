@@ -1,21 +1,20 @@
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 use hf_hub::repository::CommitOperation;
-use hf_hub::{HFClientBuilder, HFClientSync, HFError, HFResult, RepoTypeModel};
-use serde_json::Value;
+use hf_hub::{HFClientBuilder, HFClientSync, RepoTypeModel};
 use tempfile::TempDir;
 
+use super::asking::{retrying, retrying_if};
+use super::changes::operations;
 use super::explain::Explainer;
-use super::http::{Answer, Failure, Http, chain, client};
+use super::http::{Failure, Http, chain, client};
 use super::repo_id::RepoId;
-use super::retry::Retries;
 use super::{HubOptions, in_own_thread, listing};
 use crate::error::{HubError, RepoError, Result};
 use crate::model::SentenceTransformer;
-use crate::repo::{SaveOptions, names, sharding};
+use crate::repo::{SaveOptions, names};
 
 /// The client looks for a token in the environment unless it is given one, and sends none
 /// that cannot stand in a header.
@@ -228,50 +227,6 @@ fn files_there(repo: &RepoId, options: &PushOptions) -> Result<BTreeSet<String>,
     Ok(listed.into_iter().map(|file| file.path).collect())
 }
 
-/// What turns the files that are there into those of the folder.
-fn operations(
-    repo: &RepoId,
-    folder: &Path,
-    there: &BTreeSet<String>,
-) -> Result<Vec<CommitOperation>> {
-    let files = files_below(folder)?;
-    let is_adapter = files.contains_key(names::ADAPTER_CONFIG);
-    let is_whole = files.contains_key(names::CONFIG);
-    // Both together would be read as one model.
-    let holds = match (is_whole, is_adapter) {
-        (false, true) if there.contains(names::CONFIG) => Some("a whole model"),
-        (true, false) if there.contains(names::ADAPTER_CONFIG) => Some("an adapter"),
-        _ => None,
-    };
-    if let Some(holds) = holds {
-        return Err(HubError::Occupied {
-            id: repo.to_string(),
-            holds,
-        }
-        .into());
-    }
-    let has_weights = |folder: &str| {
-        let mut paths = files.keys().map(|path| split(path));
-        paths.any(|(other, name)| other == folder && sharding::is_weights(name))
-    };
-    let is_stale = |path: &&String| {
-        let (folder, name) = split(path);
-        sharding::is_weights(name) && !files.contains_key(*path) && has_weights(folder)
-    };
-    let stale = there.iter().filter(is_stale).map(CommitOperation::delete);
-    let mut operations: Vec<CommitOperation> = stale.collect();
-    let added = files
-        .into_iter()
-        .map(|(path, file)| CommitOperation::add_file(path, file));
-    operations.extend(added);
-    Ok(operations)
-}
-
-/// A path's folder and name.
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('/').unwrap_or(("", path))
-}
-
 fn commit(
     client: &HFClientSync,
     repo: &RepoId,
@@ -323,94 +278,5 @@ fn commit(
         commit: commit.commit_oid,
         commit_url: commit.commit_url,
         pull_request_url,
-    })
-}
-
-/// The files below a folder by their paths in a repository; not those that begin with a
-/// dot, which are no part of a model.
-fn files_below(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![(folder.to_owned(), String::new())];
-    while let Some((folder, within)) = folders.pop() {
-        let failed = |source| RepoError::Io {
-            path: folder.clone(),
-            action: "read",
-            source,
-        };
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with('.') {
-                continue;
-            }
-            let path = format!("{within}{name}");
-            if entry.path().is_dir() {
-                folders.push((entry.path(), format!("{path}/")));
-            } else {
-                files.insert(path, entry.path());
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// Asks the hub, again where that may help.
-fn retrying<T>(hub: &HubOptions, ask: impl Fn() -> HFResult<T>) -> Result<T, Failure> {
-    retrying_if(hub, |_| true, ask)
-}
-
-/// Asks the hub, again where that may help and may be done.
-fn retrying_if<T>(
-    hub: &HubOptions,
-    may: impl Fn(&Failure) -> bool,
-    ask: impl Fn() -> HFResult<T>,
-) -> Result<T, Failure> {
-    let mut retries = Retries::new(hub.retries);
-    loop {
-        match ask().map_err(failure) {
-            Err(failure) if may(&failure) && retries.wait(failure.chance()) => {}
-            answer => return answer,
-        }
-    }
-}
-
-fn failure(error: HFError) -> Failure {
-    let (context, retry_after) = match error {
-        HFError::RateLimited {
-            context,
-            retry_after,
-        } => (context, retry_after),
-        HFError::Http { context }
-        | HFError::AuthRequired { context }
-        | HFError::Forbidden { context }
-        | HFError::Conflict { context }
-        | HFError::RepoNotFound {
-            context: Some(context),
-            ..
-        }
-        | HFError::RevisionNotFound {
-            context: Some(context),
-            ..
-        }
-        | HFError::EntryNotFound {
-            context: Some(context),
-            ..
-        } => (context, None),
-        HFError::Request { source, .. } => return source.into(),
-        HFError::Io(source) => {
-            return Failure::Malformed(format!("cannot read what is to be pushed: {source}"));
-        }
-        error @ HFError::Xet { .. } => return Failure::Broken(chain(&error)),
-        other => return Failure::Malformed(chain(&other)),
-    };
-    let body: Option<Value> = serde_json::from_str(&context.body).ok();
-    let url = body.as_ref().and_then(|body| body.get("url")?.as_str());
-    Failure::Answer(Answer {
-        url: url.map(str::to_owned),
-        status: context.status.as_u16(),
-        code: context.error_code,
-        message: context.server_message.unwrap_or_default(),
-        retry_after,
     })
 }
