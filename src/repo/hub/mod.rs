@@ -11,6 +11,7 @@
 
 #[cfg(feature = "hub")]
 mod asking;
+#[cfg(feature = "hub")]
 mod cache;
 #[cfg(feature = "hub")]
 mod changes;
