@@ -47,6 +47,7 @@ mod history;
 mod learner;
 mod leaves;
 mod loader;
+mod memory;
 mod metrics;
 mod monitor;
 mod monitored_rate;

@@ -66,6 +66,9 @@ pub struct RunSummary {
     pub best_metric: Option<f64>,
     /// Whether the run stopped because evaluations improved no more.
     pub stopped_early: bool,
+    /// The most memory that the process has taken so far, in bytes, where the system says it.
+    /// Not a GPU's own, of which Burn does not tell.
+    pub peak_memory: Option<u64>,
 }
 
 impl fmt::Display for RunSummary {
@@ -83,9 +86,12 @@ impl fmt::Display for RunSummary {
         if let (Some(step), Some(score)) = (self.best_global_step, self.best_metric) {
             write!(f, "; the best evaluation is {score:.4} after {step} steps")?;
         }
-        match self.stopped_early {
-            true => write!(f, "; stopped early"),
-            false => Ok(()),
+        if self.stopped_early {
+            write!(f, "; stopped early")?;
+        }
+        match self.peak_memory {
+            Some(bytes) => write!(f, "; {} MB of memory at most", bytes / 1_000_000),
+            None => Ok(()),
         }
     }
 }
@@ -140,11 +146,12 @@ mod tests {
             best_global_step: Some(8),
             best_metric: Some(0.75),
             stopped_early: true,
+            peak_memory: Some(530_900_000),
         };
         let text = summary.to_string();
         assert!(text.contains("96 samples in 1:05: 1.5 samples/s"), "{text}");
         assert!(
-            text.ends_with("0.7500 after 8 steps; stopped early"),
+            text.ends_with("0.7500 after 8 steps; stopped early; 530 MB of memory at most"),
             "{text}"
         );
         let without = RunSummary {

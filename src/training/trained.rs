@@ -4,6 +4,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::best_model::BestEvaluation;
 use super::history::{EvaluationRecord, History};
+use super::memory::peak_memory;
 use super::progress::RunSummary;
 use crate::model::SentenceTransformer;
 
@@ -51,6 +52,7 @@ impl<B: AutodiffBackend, L> Trained<B, L> {
             best_global_step: self.best.map(|best| best.step),
             best_metric: self.best.map(|best| best.score),
             stopped_early: self.stopped_early,
+            peak_memory: peak_memory(),
         }
     }
 }
