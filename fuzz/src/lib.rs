@@ -1,5 +1,8 @@
 //! The readers, each given any bytes: it must end, with a result or an error.
 
+mod hub;
+mod run;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
@@ -8,6 +11,9 @@ use burn::backend::NdArray;
 use sentence_burn::data::read_rows;
 use sentence_burn::text::TextTokenizer;
 use sentence_burn::{HubOptions, LoadAdapterOptions, LoadOptions, SentenceTransformer};
+
+pub use self::hub::{card, hub};
+pub use self::run::checkpoint;
 
 type Model = SentenceTransformer<NdArray>;
 
@@ -57,7 +63,7 @@ fn model_folder(fixtures: &[&str], without: &[&str]) -> PathBuf {
 }
 
 /// Options that never ask a network.
-fn hub() -> HubOptions {
+fn offline() -> HubOptions {
     HubOptions {
         local_files_only: true,
         cache_dir: Some("/no/such/cache".into()),
@@ -67,7 +73,7 @@ fn hub() -> HubOptions {
 
 fn use_model(folder: &Path) {
     let options = LoadOptions {
-        hub: hub(),
+        hub: offline(),
         ..LoadOptions::default()
     };
     match Model::load_with(folder, &options, &Default::default()) {
@@ -110,7 +116,11 @@ pub fn config(data: &[u8]) {
         [bert].into_iter().chain(architectures).collect()
     });
     if let Some((choice, data)) = data.split_first() {
-        use_with(&folders[usize::from(*choice) % folders.len()], "config.json", data);
+        use_with(
+            &folders[usize::from(*choice) % folders.len()],
+            "config.json",
+            data,
+        );
     }
 }
 
@@ -161,11 +171,31 @@ pub fn tokenizer(data: &[u8]) {
 /// The files of a tokenizer without a `tokenizer.json`: the first byte says which.
 pub fn vocabulary(data: &[u8]) {
     const CASES: [(&str, &[&str], &str); 5] = [
-        ("bert", &["tiny_bert/v6", "files/tokenizers/bert"], "vocab.txt"),
-        ("bert", &["tiny_bert/v6", "files/tokenizers/bert_accents"], "tokenizer_config.json"),
-        ("mpnet", &["architectures/mpnet", "files/tokenizers/mpnet"], "vocab.txt"),
-        ("roberta", &["architectures/roberta", "files/tokenizers/roberta"], "vocab.json"),
-        ("roberta", &["architectures/roberta", "files/tokenizers/roberta"], "merges.txt"),
+        (
+            "bert",
+            &["tiny_bert/v6", "files/tokenizers/bert"],
+            "vocab.txt",
+        ),
+        (
+            "bert",
+            &["tiny_bert/v6", "files/tokenizers/bert_accents"],
+            "tokenizer_config.json",
+        ),
+        (
+            "mpnet",
+            &["architectures/mpnet", "files/tokenizers/mpnet"],
+            "vocab.txt",
+        ),
+        (
+            "roberta",
+            &["architectures/roberta", "files/tokenizers/roberta"],
+            "vocab.json",
+        ),
+        (
+            "roberta",
+            &["architectures/roberta", "files/tokenizers/roberta"],
+            "merges.txt",
+        ),
     ];
     static FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
     let folders = FOLDERS.get_or_init(|| {
@@ -210,7 +240,7 @@ pub fn adapter(data: &[u8]) {
     let before = fs::read(folder.join(file)).unwrap();
     fs::write(folder.join(file), data).unwrap();
     let options = LoadAdapterOptions {
-        hub: hub(),
+        hub: offline(),
         ..LoadAdapterOptions::default()
     };
     let mut model = model.clone();

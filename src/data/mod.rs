@@ -7,6 +7,7 @@ mod delimited;
 mod format;
 mod json;
 mod parquet_file;
+mod parquet_pages;
 mod repository;
 mod rows;
 

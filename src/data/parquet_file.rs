@@ -5,28 +5,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::column::page::Page;
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::{ReaderIter, TreeBuilder};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type};
 use serde_json::{Map, Value};
 
 use super::format::open;
+use super::parquet_pages;
 use super::rows::{Place, Row, Rows};
 use crate::error::{DataError, Result};
 
 pub(super) fn rows(path: &Path, columns: &[String]) -> Result<Rows> {
     let file = open(path)?;
     let opened = without_panic(|| {
-        let reader = SerializedFileReader::new(file)?;
+        let reader = SerializedFileReader::new(file.try_clone()?)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         Ok((project(&schema, columns)?, reader))
     });
     let (schema, reader) = opened.map_err(|e| broken(path, &e))?;
     Ok(Box::new(RowGroups {
         path: path.to_owned(),
+        file,
         schema,
         reader,
         next_group: 0,
@@ -82,6 +84,7 @@ fn project(
 
 struct RowGroups {
     path: PathBuf,
+    file: File,
     reader: SerializedFileReader<File>,
     schema: SchemaDescPtr,
     next_group: usize,
@@ -89,34 +92,18 @@ struct RowGroups {
     row: usize,
 }
 
-/// Checks that no dictionary says that it has more values than bytes: the library makes room for
-/// as many as it says.
-fn check_dictionaries(
-    group: &dyn RowGroupReader,
+/// Checks what the pages that are read say that they hold.
+fn check_pages(
+    file: &File,
+    group: &RowGroupMetaData,
     schema: &SchemaDescPtr,
 ) -> std::result::Result<(), ParquetError> {
-    for column in 0..group.num_columns() {
-        let path = group.metadata().column(column).column_path();
-        if !schema.columns().iter().any(|read| read.path() == path) {
-            continue;
-        }
-        let mut pages = group.get_column_page_reader(column)?;
-        while let Some(page) = pages.peek_next_page()? {
-            if !page.is_dict {
-                pages.skip_next_page()?;
-            } else if let Some(Page::DictionaryPage {
-                buf, num_values, ..
-            }) = pages.get_next_page()?
-                && num_values as usize > buf.len()
-            {
-                let (bytes, path) = (buf.len(), path.string());
-                return Err(ParquetError::General(format!(
-                    "the dictionary of `{path}` has {num_values} values in {bytes} bytes"
-                )));
-            }
-        }
-    }
-    Ok(())
+    let is_read = |chunk: &&ColumnChunkMetaData| {
+        let path = chunk.column_path();
+        schema.columns().iter().any(|read| read.path() == path)
+    };
+    let mut chunks = group.columns().iter().filter(is_read);
+    chunks.try_for_each(|chunk| parquet_pages::check(file, chunk))
 }
 
 impl RowGroups {
@@ -134,7 +121,7 @@ impl RowGroups {
                 return Ok(None);
             }
             let group = self.reader.get_row_group(self.next_group)?;
-            check_dictionaries(&*group, &self.schema)?;
+            check_pages(&self.file, group.metadata(), &self.schema)?;
             self.group = Some(TreeBuilder::new().as_iter(self.schema.clone(), &*group)?);
             self.next_group += 1;
         }

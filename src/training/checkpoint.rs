@@ -221,7 +221,9 @@ impl Checkpoint {
     ) -> Result<Restored<B, L>> {
         let path = self.path.join(TENSORS);
         let bytes = fs::read(&path).map_err(|e| io_error(&path, "read", e))?;
-        training_state::restore(&bytes, model, parameters).map_err(|reason| self.mismatch(reason))
+        let steps = self.state.record.step;
+        let restored = training_state::restore(&bytes, model, parameters, steps);
+        restored.map_err(|reason| self.mismatch(reason))
     }
 
     fn mismatch(&self, reason: String) -> crate::Error {

@@ -81,11 +81,12 @@ pub(super) fn to_safetensors<B: AutodiffBackend, L: TrainableLoss<B>>(
 }
 
 /// Puts the parameters of a safetensors file into a model and gives their moments, or
-/// says why the file is not this model's.
+/// says why the file is not this model's after so many steps.
 pub(super) fn restore<B: AutodiffBackend, L: TrainableLoss<B>>(
     bytes: &[u8],
     model: TrainingModel<B, L>,
     parameters: &[NamedParameter],
+    steps: usize,
 ) -> Result<Restored<B, L>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let keys: HashSet<&str> = file.names().into_iter().collect();
@@ -99,7 +100,7 @@ pub(super) fn restore<B: AutodiffBackend, L: TrainableLoss<B>>(
         let step = format!("{name}{STEP}");
         let moments = match keys.contains(step.as_str()) {
             true => Some(ParameterMoments {
-                step: read(&file, &step, &[])?,
+                step: read_step(&file, &step, steps)?,
                 exp_avg: read(&file, &format!("{name}{EXP_AVG}"), shape)?,
                 exp_avg_sq: read(&file, &format!("{name}{EXP_AVG_SQ}"), shape)?,
             }),
@@ -140,7 +141,20 @@ fn read(file: &SafeTensors<'_>, key: &str, shape: &[usize]) -> Result<TensorData
     let values: Vec<f32> = bytes
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect();
+    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        return Err(format!("`{key}` holds {value}"));
+    }
     Ok(TensorData::new(values, shape.to_vec()))
+}
+
+/// How many steps a parameter has had: one for each of the run's at the most.
+fn read_step(file: &SafeTensors<'_>, key: &str, steps: usize) -> Result<usize, String> {
+    let values = read(file, key, &[])?;
+    let step = values.iter::<f32>().next().unwrap_or_default();
+    match step.fract() == 0.0 && (0.0..=steps as f32).contains(&step) {
+        true => Ok(step as usize),
+        false => Err(format!("`{key}` is {step} after {steps} steps")),
+    }
 }
 
 /// A trained parameter; without moments if no gradient has reached it yet.
@@ -151,7 +165,7 @@ struct ParameterState {
 
 /// AdamW's state of one parameter.
 struct ParameterMoments {
-    step: TensorData,
+    step: usize,
     exp_avg: TensorData,
     exp_avg_sq: TensorData,
 }
@@ -232,9 +246,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> ModuleMapper<B> for Restoring<B, L
             Tensor::<B::InnerBackend, D>::from_data(data.convert::<B::FloatElem>(), &device)
         };
         if let Some(moments) = state.moments {
-            let step = moments.step.iter::<f32>().next().unwrap_or(0.0) as usize;
             let (exp_avg, exp_avg_sq) = (tensor(moments.exp_avg), tensor(moments.exp_avg_sq));
-            let momentum = AdaptiveMomentumState::new(step, exp_avg, exp_avg_sq);
+            let momentum = AdaptiveMomentumState::new(moments.step, exp_avg, exp_avg_sq);
             let moments = AdaptorRecord::from_state(AdamWState::new(momentum));
             self.moments.insert(param.id, moments);
         }
@@ -337,7 +350,7 @@ mod tests {
         let fresh = model(1);
         assert_ne!(bytes(&fresh, &Default::default()), written);
         let parameters = trained_parameters(&fresh, &[]);
-        let (restored, of_restored) = restore(&written, fresh, &parameters).unwrap();
+        let (restored, of_restored) = restore(&written, fresh, &parameters, 1).unwrap();
         assert_eq!(bytes(&restored, &of_restored), written);
         assert_eq!(trained_parameters(&restored, &[]).len(), parameters.len());
         let file = SafeTensors::deserialize(&written).unwrap();
@@ -354,7 +367,12 @@ mod tests {
         assert_eq!(file.len(), trained_parameters(&model(1), &[]).len());
         let fresh = model(1);
         let parameters = trained_parameters(&fresh, &[]);
-        assert!(restore(&written, fresh, &parameters).unwrap().1.is_empty());
+        assert!(
+            restore(&written, fresh, &parameters, 1)
+                .unwrap()
+                .1
+                .is_empty()
+        );
     }
 
     #[test]
@@ -364,11 +382,51 @@ mod tests {
             let model = model(dim);
             let mut parameters = trained_parameters(&model, &[]);
             parameters.retain(keep);
-            restore(bytes, model, &parameters).map(|_| ()).unwrap_err()
+            restore(bytes, model, &parameters, 1)
+                .map(|_| ())
+                .unwrap_err()
         };
         assert!(reason(2, |_| true, &written).contains("`loss.weight` is F32 [1]"));
         let without = |(name, _): &NamedParameter| name != "loss.weight";
         assert!(reason(1, without, &written).contains("it trained `loss.weight`"));
         assert!(!reason(1, |_| true, &written[..written.len() - 1]).is_empty());
+    }
+    #[test]
+    fn numbers_that_no_run_comes_to_are_refused() {
+        let (trained, moments) = trained();
+        let written = bytes(&trained, &moments);
+        let file = SafeTensors::deserialize(&written).unwrap();
+        let with = |key: &str, value: f32| {
+            let changed: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = file
+                .tensors()
+                .into_iter()
+                .map(|(name, view)| {
+                    let mut data = view.data().to_vec();
+                    if name == key {
+                        data[..4].copy_from_slice(&value.to_le_bytes());
+                    }
+                    (name, view.dtype(), view.shape().to_vec(), data)
+                })
+                .collect();
+            let views = changed.iter().map(|(name, dtype, shape, data)| {
+                (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+            });
+            let bytes = safetensors::serialize(views, None).unwrap();
+            let fresh = model(1);
+            let parameters = trained_parameters(&fresh, &[]);
+            restore(&bytes, fresh, &parameters, 1).map(|_| ())
+        };
+        with("loss.weight.step", 1.0).unwrap();
+        for step in [2.0, 0.5, -1.0, f32::MAX] {
+            let reason = with("loss.weight.step", step).unwrap_err();
+            assert!(reason.contains("after 1 steps"), "{reason}");
+        }
+        for end in ["", STEP, EXP_AVG, EXP_AVG_SQ] {
+            for value in [f32::NAN, f32::INFINITY] {
+                let key = format!("loss.weight{end}");
+                let reason = with(&key, value).unwrap_err();
+                assert!(reason.contains(&format!("`{key}` holds")), "{reason}");
+            }
+        }
     }
 }

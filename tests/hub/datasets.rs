@@ -1,14 +1,18 @@
 //! Data sets from a hub that runs in the test.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use burn::backend::NdArray;
 use sentence_burn::SentenceTransformer;
+use sentence_burn::data::HubDataset;
 use sentence_burn::error::{DataError, Error, HubError};
 use sentence_burn::evaluation::{Evaluator, NanoBeirEvaluator, NanoBeirOptions};
 use sentence_burn::repo::hub::HubOptions;
 use sentence_burn::training::{Dataset, DatasetOptions, HubDatasetOptions, IterableDataset};
+
+use serde_json::json;
 
 use crate::server::{Hub, HubServer};
 
@@ -23,7 +27,7 @@ fn lines(split: &str, count: usize) -> Vec<u8> {
 
 fn fixture(path: &str) -> Vec<u8> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    std::fs::read(fixtures.join(path)).unwrap()
+    fs::read(fixtures.join(path)).unwrap()
 }
 
 struct Setup {
@@ -346,4 +350,31 @@ fn nano_beir_is_read_as_from_a_folder() {
         NanoBeirEvaluator::from_hub(ID, &setup.hub(), missing),
         Err(Error::Data(DataError::UnknownSplit { found, .. })) if found == "NanoMSMARCO"
     ));
+}
+
+#[test]
+fn a_noted_list_leads_to_no_file_outside_the_cache() {
+    let room = tempfile::tempdir().unwrap();
+    let cache = room.path().join("cache");
+    let repo = cache.join("datasets--owner--pairs");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    for folder in [&snapshot, &repo.join("refs"), &repo.join("listings")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    let outside = "../../../../outside.csv";
+    for path in ["train.csv", outside] {
+        fs::write(snapshot.join(path), "hello").unwrap();
+    }
+    let noted = json!([[outside, 5], ["train.csv", 5]]);
+    let listing = repo.join("listings").join(format!("{COMMIT}.json"));
+    fs::write(listing, noted.to_string()).unwrap();
+    let options = HubOptions {
+        cache_dir: Some(cache),
+        local_files_only: true,
+        ..HubOptions::default()
+    };
+    let dataset = HubDataset::open(ID, None, &options).unwrap();
+    let files = dataset.download("train").unwrap();
+    assert_eq!(files.paths, [snapshot.join("train.csv")]);
 }

@@ -55,6 +55,61 @@ fn data_files_of_every_format_changed_are_rows_or_an_error() {
     trials.finish(500);
 }
 
+/// The bytes of a number in the parquet format's headers.
+fn number(value: u32) -> Vec<u8> {
+    let mut left = u64::from(value) << 1;
+    let mut bytes = Vec::new();
+    while left > 0x7f {
+        bytes.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    bytes.push(left as u8);
+    bytes
+}
+
+/// A file whose first page says that it becomes so many bytes; all else keeps its place.
+fn with_page_of(bytes: &[u8], uncompressed: u32) -> Vec<u8> {
+    // Behind the magic: the page's type, its sizes of two bytes each, and the dictionary's
+    // own header.
+    let (head, sizes, rest) = (6, 12, 20);
+    assert_eq!((bytes[head], bytes[head + 3]), (0x15, 0x15));
+    let compressed = u32::from(bytes[10] & 0x7f) | u32::from(bytes[11]) << 7;
+    let end = rest + compressed as usize / 2;
+    let claim = number(uncompressed);
+    let longer = claim.len() - 2;
+    let mut changed = bytes[..=head].to_vec();
+    changed.extend(claim);
+    changed.push(0x15);
+    changed.extend(number(compressed / 2 - longer as u32));
+    changed.extend(&bytes[sizes..end - longer]);
+    changed.extend(&bytes[end..]);
+    assert_eq!(changed.len(), bytes.len());
+    changed
+}
+
+#[test]
+fn a_page_that_says_it_becomes_gigabytes_is_refused() {
+    let _alone = alone();
+    let mut trials = Trials::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("claim.parquet");
+    for codec in ["snappy", "zstd", "gzip", "lz4"] {
+        let bytes = fs::read(fixture(&format!("data_files/pairs.{codec}.parquet"))).unwrap();
+        for claim in [i32::MAX as u32, 1 << 30, 100 << 20] {
+            let claimed = with_page_of(&bytes, claim);
+            fs::write(&path, &claimed).unwrap();
+            let what = format!("{codec}: {claim}");
+            trials.run(&what, claimed.len(), || {
+                let error = read_rows(&path, None, &[])?.find_map(Result::err).unwrap();
+                let text = error.to_string();
+                assert!(text.contains(&format!("become {claim}")), "{text}");
+                Err(error)
+            });
+        }
+    }
+    trials.finish(12);
+}
+
 #[test]
 fn evaluation_files_changed_are_an_evaluator_or_an_error() {
     let _alone = alone();

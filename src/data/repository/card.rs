@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use yaml_rust2::{Yaml, YamlLoader};
+use yaml_rust2::Yaml;
 
+use super::yaml;
 use crate::error::{DataError, Result};
 
 /// A configuration: a part of the data set that is loaded by its name.
@@ -36,7 +37,7 @@ pub(super) fn read_configs(path: &Path, text: &str) -> Result<Vec<Config>> {
     let Some(header) = header else {
         return Ok(Vec::new());
     };
-    let documents = YamlLoader::load_from_str(header).map_err(|e| invalid(e.to_string()))?;
+    let documents = yaml::load(header).map_err(invalid)?;
     let configs = match documents.first().map(|document| &document["configs"]) {
         None | Some(Yaml::BadValue | Yaml::Null) => return Ok(Vec::new()),
         Some(Yaml::Array(configs)) => configs,

@@ -5,7 +5,9 @@ mod card;
 mod glob;
 mod patterns;
 mod split;
+mod yaml;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -246,6 +248,7 @@ fn files_of(id: &str, config: &Config, paths: &[&str]) -> Result<(SplitFiles, Op
 fn in_one_format(splits: SplitFiles) -> (SplitFiles, Option<DataFormat>) {
     let all = splits.values().flatten().cloned().collect();
     let (kept, format) = patterns::in_one_format(all);
+    let kept: HashSet<String> = kept.into_iter().collect();
     let mut splits = splits;
     for files in splits.values_mut() {
         files.retain(|file| kept.contains(file));

@@ -1,8 +1,10 @@
 //! Which files of a folder belong to which split, by their names: the rules of Hugging
 //! Face's `datasets` (`datasets/data_files.py`).
 
+use std::collections::HashMap;
+
 use fancy_regex::Regex;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::glob::{Glob, has_wildcards};
 use crate::data::format::DataFormat;
@@ -48,20 +50,16 @@ pub(super) fn matching(pattern: &str, paths: &[&str]) -> Result<Vec<String>, Str
 /// # Errors
 /// Says which pattern is wrong, or names no file.
 pub(super) fn data_files(patterns: &[String], paths: &[&str]) -> Result<Vec<String>, String> {
-    let mut files: Vec<String> = Vec::new();
+    let mut files: IndexSet<String> = IndexSet::new();
     for pattern in patterns {
         let mut found = matching(pattern, paths)?;
         found.retain(|path| DataFormat::of_name(name_of(path)).is_some());
         if found.is_empty() && !has_wildcards(pattern) {
             return Err(format!("`{pattern}` is no data file of the repository"));
         }
-        for file in found {
-            if !files.contains(&file) {
-                files.push(file);
-            }
-        }
+        files.extend(found);
     }
-    Ok(files)
+    Ok(files.into_iter().collect())
 }
 
 /// The splits of a folder (`""`, or with a `/` at its end) by the names of its files and
@@ -118,22 +116,26 @@ fn sharded(folder: &str, paths: &[&str]) -> Result<SplitFiles, String> {
     const DIGITS: &str = "[0-9][0-9][0-9][0-9][0-9]";
     let pattern = |split: &str| format!("{folder}data/{split}-{DIGITS}-of-{DIGITS}*.*");
     let name = Regex::new(r"\A(.+)-[0-9]{5}-of-[0-9]{5}").map_err(|e| e.to_string())?;
-    let mut found: Vec<String> = Vec::new();
-    for path in matching(&pattern("*"), paths)? {
-        let captured = name.captures(name_of(&path)).ok().flatten();
-        if let Some(split) = captured.as_ref().and_then(|captures| captures.get(1))
-            && !found.iter().any(|known| known == split.as_str())
-        {
-            found.push(split.as_str().to_owned());
+    let matched = matching(&pattern("*"), paths)?;
+    let mut found: IndexSet<String> = IndexSet::new();
+    for path in &matched {
+        let captured = name.captures(name_of(path)).ok().flatten();
+        if let Some(split) = captured.as_ref().and_then(|captures| captures.get(1)) {
+            found.insert(split.as_str().to_owned());
         }
     }
     let place = |split: &String| {
         let known = SPLIT_KEYWORDS.iter().position(|(name, _)| name == split);
         known.unwrap_or(SPLIT_KEYWORDS.len())
     };
-    found.sort_by_key(|split| (place(split), split.clone()));
+    found.sort_by_cached_key(|split| (place(split), split.clone()));
+    // A split's files lie side by side: with many splits, none is looked for among all.
     let files = |split: String| {
-        let files = data_files(&[pattern(&split)], paths)?;
+        let begin = format!("{folder}data/{split}-");
+        let first = matched.partition_point(|path| *path < begin);
+        let own = matched[first..].iter().map(String::as_str);
+        let own: Vec<&str> = own.take_while(|path| path.starts_with(&begin)).collect();
+        let files = data_files(&[pattern(&split)], &own)?;
         Ok((split, files))
     };
     found.into_iter().map(files).collect()
@@ -168,17 +170,17 @@ pub(super) fn incomplete(files: &[String]) -> Result<Option<String>, String> {
         let text = |group| captures.get(group).map_or("", |m| m.as_str()).to_owned();
         Some((text(1), text(3), text(4).parse::<usize>().ok()?))
     };
-    Ok(files
-        .iter()
-        .find(|file| {
-            parts(file).is_some_and(|own| {
-                let fellows = files
-                    .iter()
-                    .filter(|other| parts(other).as_ref() == Some(&own));
-                fellows.count() < own.2
-            })
-        })
-        .cloned())
+    let all: Vec<_> = files.iter().map(parts).collect();
+    let mut fellows: HashMap<_, usize> = HashMap::new();
+    for own in all.iter().flatten() {
+        *fellows.entry(own).or_default() += 1;
+    }
+    let is_lacking = |own: &Option<_>| {
+        own.as_ref()
+            .is_some_and(|own: &(_, _, _)| fellows[own] < own.2)
+    };
+    let lacking = all.iter().position(is_lacking);
+    Ok(lacking.map(|place| files[place].clone()))
 }
 
 /// The files in the format that most of them have, and that format.

@@ -45,9 +45,9 @@ mod on_hub {
     use super::*;
     use crate::repo::hub::cache::RepoCache;
     use crate::repo::hub::digest::Digest;
-    use crate::repo::hub::in_own_thread;
     use crate::repo::hub::listing::RemoteFile;
     use crate::repo::hub::remote::{Listing, Remote};
+    use crate::repo::hub::{in_own_thread, is_plain_path};
 
     /// A data set repository at one commit.
     #[derive(Debug)]
@@ -206,6 +206,7 @@ mod on_hub {
         let files = match noted {
             Some(files) => files
                 .into_iter()
+                .filter(|(path, _)| is_plain_path(path))
                 .map(|(path, size)| KnownFile {
                     path,
                     size,

@@ -16,6 +16,9 @@ const SKIPPED_FOLDERS: [&str; 2] = ["onnx", "openvino"];
 /// The most pages of a list that are asked for; a list that goes round in circles has no end.
 const MOST_PAGES: usize = 2_000;
 
+/// The most bytes that a list takes in memory, over all of its pages.
+const MOST_BYTES: usize = 512 << 20;
+
 /// A file as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RemoteFile {
@@ -87,7 +90,7 @@ pub(super) fn list(
     url.set_query(Some("recursive=true&expand=false"));
     let mut files = Vec::new();
     let mut next = Some(url);
-    let mut pages = 0;
+    let (mut pages, mut bytes) = (0, 0);
     while let Some(url) = next {
         pages += 1;
         if pages > MOST_PAGES {
@@ -96,6 +99,10 @@ pub(super) fn list(
         let page = http.json::<Vec<Entry>>(&url);
         let (entries, following) = page.map_err(|failure| explainer.explain(failure))?;
         for entry in entries.into_iter().filter(|entry| entry.kind == "file") {
+            bytes += size_of::<RemoteFile>() + entry.path.len();
+            if bytes > MOST_BYTES {
+                return Err(explainer.unexpected(format!("more than {MOST_BYTES} bytes of files")));
+            }
             files.push(file(entry, explainer)?);
         }
         next = following;
