@@ -1,10 +1,14 @@
-//! The backend that unit tests run on: NdArray, unless `--features test-…` picks another.
+//! The backend that unit tests run on: NdArray, unless `--features test-…` picks another, or
+//! `ddp` one that trains with it.
 
 use burn::backend::Autodiff;
 
-#[cfg(feature = "test-wgpu")]
+#[cfg(any(feature = "test-wgpu", all(feature = "ddp", feature = "wgpu")))]
 pub(crate) type TestBackend = burn::backend::Wgpu;
-#[cfg(all(feature = "test-cuda", not(feature = "test-wgpu")))]
+#[cfg(all(
+    any(feature = "test-cuda", all(feature = "ddp", feature = "cuda")),
+    not(any(feature = "test-wgpu", all(feature = "ddp", feature = "wgpu")))
+))]
 pub(crate) type TestBackend = burn::backend::Cuda;
 #[cfg(all(
     feature = "test-rocm",
@@ -17,6 +21,7 @@ pub(crate) type TestBackend = burn::backend::Rocm;
 ))]
 pub(crate) type TestBackend = burn::backend::Flex;
 #[cfg(not(any(
+    feature = "ddp",
     feature = "test-wgpu",
     feature = "test-cuda",
     feature = "test-rocm",

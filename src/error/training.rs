@@ -68,6 +68,30 @@ pub enum TrainingError {
         /// The number of samples of this one.
         found: usize,
     },
+    /// The backend does not move tensors from one of the devices to another.
+    #[error("{backend} moves no tensors from {from} to {to}")]
+    NoTransfer {
+        /// The backend's name.
+        backend: String,
+        /// The first device.
+        from: String,
+        /// The other one.
+        to: String,
+    },
+    /// The backend does not add up what several devices hold.
+    #[error(
+        "{backend} has no collective operations on {devices}: the sums of {expected} ones are {found:?}"
+    )]
+    NoCollectiveOperations {
+        /// The backend's name.
+        backend: String,
+        /// The devices.
+        devices: String,
+        /// How many they are, and what each should hold.
+        expected: usize,
+        /// What they hold.
+        found: Vec<f64>,
+    },
     /// The loss or the gradients are no longer numbers.
     #[error("step {step}: {what} is {found}; lower the learning rate or look for a broken sample")]
     NotFinite {

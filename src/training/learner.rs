@@ -319,10 +319,12 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> 
 
     fn step(&self, input: StepBatch) -> TrainOutput<StepOutput> {
         let item = StepOutput::default();
+        let session = &self.pass.session;
+        let _present = session.present();
         let gradients = near_threads::<B, _>(|| self.gradients(&input));
         let grads = match gradients {
             Ok((loss, grads)) => {
-                self.pass.session.report(StepLoss {
+                session.report(StepLoss {
                     loss,
                     samples: input.step.samples(),
                     seen: item.seen.clone(),
@@ -330,10 +332,12 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> 
                 grads
             }
             Err(error) => {
-                self.pass.session.fail(error);
+                session.fail(error);
                 GradientsParams::new()
             }
         };
+        #[cfg(feature = "ddp")]
+        let grads = super::synchronising::added_up(self, grads, session);
         TrainOutput { grads, item }
     }
 }

@@ -22,6 +22,12 @@ pub(super) fn with_own_leaves<B: AutodiffBackend, M: Module<B>>(module: &M) -> M
     module.clone().map(&mut OwnLeaves)
 }
 
+/// The same, where Burn adds up the gradients of what burn-train distributed over devices.
+#[cfg(feature = "ddp")]
+pub(super) fn with_distributed_leaves<B: AutodiffBackend, M: Module<B>>(module: &M) -> M {
+    module.clone().map(&mut DistributedLeaves)
+}
+
 /// The same embeddings, as leaves that no backward pass has reached.
 pub(super) fn embeddings_as_leaves<B: AutodiffBackend>(input: &LossInput<B>) -> LossInput<B> {
     let leaves = |columns: &Vec<Tensor<B, 2>>| -> Vec<Tensor<B, 2>> {
@@ -41,7 +47,21 @@ struct OwnLeaves;
 
 impl<B: AutodiffBackend> ModuleMapper<B> for OwnLeaves {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        // A detached leaf still requires its gradient.
+        // `detach` would keep that Burn adds the gradient up with those of other devices.
+        param.map(|tensor| {
+            let is_trained = tensor.is_require_grad();
+            Tensor::from_inner(tensor.inner()).set_require_grad(is_trained)
+        })
+    }
+}
+
+#[cfg(feature = "ddp")]
+struct DistributedLeaves;
+
+#[cfg(feature = "ddp")]
+impl<B: AutodiffBackend> ModuleMapper<B> for DistributedLeaves {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        // A detached leaf still requires its gradient, and is distributed if it was.
         param.map(Tensor::detach)
     }
 }

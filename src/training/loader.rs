@@ -69,18 +69,21 @@ impl StepLoader {
         }
     }
 
-    /// The part of a step that this loader's workers do.
-    fn part(&self, step: &Step) -> Option<Step> {
+    /// The part of a step that this loader's workers do. Devices take their parts in step:
+    /// one that has none here has nothing to do.
+    fn part(&self, step: &Step) -> Step {
         let all = self.plan.workers();
         if self.workers == (0..all) {
-            return Some(step.clone());
+            return step.clone();
         }
-        let mut parts = self.workers.clone();
-        let mut part = parts.find_map(|worker| step.of_worker(worker, all))?;
-        for other in parts.filter_map(|worker| step.of_worker(worker, all)) {
-            part.batches.extend(other.batches);
+        let parts = self
+            .workers
+            .clone()
+            .map(|worker| step.of_worker(worker, all));
+        Step {
+            batches: parts.flat_map(|part| part.batches).collect(),
+            ..*step
         }
-        Some(part)
     }
 }
 
@@ -105,7 +108,7 @@ impl<B: Backend> DataLoader<B, StepBatch> for StepLoader {
         if let Some(last) = steps.last() {
             self.next_step.store(last.index + 1, Ordering::SeqCst);
         }
-        let parts = steps.iter().filter_map(|step| self.part(step));
+        let parts = steps.iter().map(|step| self.part(step));
         let (behind, rest): (Vec<Step>, Vec<Step>) = parts.partition(|step| step.index < first);
         let samples = |steps: &[Step]| steps.iter().map(Step::samples).sum::<usize>();
         let (skipped, total) = (samples(&behind), samples(&behind) + samples(&rest));
@@ -182,14 +185,9 @@ impl Iterator for StreamIterator<'_> {
         };
         let step = Step::streamed(index, &streamed);
         self.progress.items_processed += step.samples();
-        // Devices take their parts in step: one that has none here has nothing to do.
-        let step = loader.part(&step).unwrap_or(Step {
-            batches: Vec::new(),
-            ..step
-        });
         Some(StepBatch {
             plan: loader.plan.clone(),
-            step,
+            step: loader.part(&step),
             streamed,
         })
     }
@@ -292,9 +290,12 @@ mod tests {
             Arc::new(StepLoader::new(plan.clone(), Arc::default(), 0));
         let parts = [loader.slice(0, 1), loader.slice(1, 2)].map(|part| steps(&*part));
         let whole = plan.steps(0);
-        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!(parts[0][0], whole[0].of_worker(0, 2).unwrap());
-        assert_eq!(parts[1][0], whole[0].of_worker(1, 2).unwrap());
+        for (step, index) in whole.iter().zip(0..) {
+            assert_eq!(parts[0][index], step.of_worker(0, 2));
+            assert_eq!(parts[1][index], step.of_worker(1, 2));
+        }
+        assert_eq!((whole.len(), parts[1].len()), (2, 2));
+        assert_eq!((parts[1][1].index, parts[1][1].samples()), (1, 0));
         assert_eq!(steps(&*loader), whole);
         assert_eq!(loader.num_items(), 2);
     }

@@ -21,12 +21,24 @@
 //!   precision.
 //!
 //! # Several devices
-//! [`Trainer::with_devices`] shares steps out by burn-train's `ExecutionStrategy::multi`, on
-//! any backend. Its `ddp` is not offered: in Burn 0.21 it comes with a feature under which
-//! only the GPU backends can be trained on, the CPU's no longer; of these CUDA alone
-//! implements the collective operations, WebGPU and Vulkan leave them unimplemented; and it
-//! synchronises gradients inside each backward pass, of which a step with several batches,
-//! or with a cached loss, has several.
+//! [`Trainer::with_devices`] shares steps out by burn-train's `ExecutionStrategy::multi`: the
+//! first device gathers the gradients and updates the weights.
+//!
+//! `Trainer::with_distributed_devices` does so by its `ExecutionStrategy::ddp`: each device
+//! updates weights of its own, by gradients that the devices add up among themselves. It
+//! comes with the feature `ddp`, under which Burn 0.21 trains on the backends of CubeCL alone,
+//! and no longer on a CPU's. Of these CUDA implements the collective operations (NCCL); WGPU
+//! leaves them out, on which a run ends with
+//! [`NoCollectiveOperations`](crate::error::TrainingError::NoCollectiveOperations) before its
+//! first step. What is tested is a stand-in for CUDA's devices that adds up on the host: it
+//! has not run on CUDA devices themselves.
+//!
+//! Burn adds gradients up inside each backward pass, of which a step with several batches, or
+//! with a cached loss, has several. Here a step finds its gradients first, and one pass more
+//! adds them up, so that any loss and any accumulation goes.
+//!
+//! Burn 0.21 has CubeCL's devices send tensors to each other by those operations too: on
+//! several devices of WGPU, either way ends with an error before the first step.
 //!
 //! # Several runs at once
 //! Runs in threads of one process compute what each would on its own. Only dropout's masks
@@ -39,6 +51,9 @@ mod best_model;
 mod card;
 mod checkpoint;
 mod dataset;
+mod devices;
+#[cfg(feature = "ddp")]
+mod distribution;
 mod evaluating;
 mod evaluation_files;
 mod event;
@@ -59,6 +74,7 @@ mod plateau;
 mod plot;
 mod progress;
 mod prompts;
+mod rendezvous;
 mod rotation;
 mod router_mapping;
 mod run;
@@ -69,13 +85,16 @@ mod seed;
 mod session;
 mod strategy;
 mod stream;
+#[cfg(feature = "ddp")]
+mod synchronising;
 mod text_batch;
 mod trained;
 mod trainer;
 mod training_data;
 mod training_state;
 
-#[cfg(test)]
+// Burn trains on no CPU backend with `ddp`.
+#[cfg(all(test, not(feature = "ddp")))]
 mod cut_off_tests;
 
 pub use arguments::TrainingArguments;

@@ -83,9 +83,9 @@ impl<B: AutodiffBackend> Monitor<B> {
         improvements.into_iter().rev().find_map(of_step)
     }
 
-    /// Whether the weights may be updated with gradients of that norm; a run that failed
-    /// leaves them as they are.
-    pub(super) fn begin_update(&mut self, norm: f64) -> bool {
+    /// Takes what the workers did of a step whose gradients have that norm. A loss or a norm
+    /// that is no number ends the run before the weights are updated.
+    pub(super) fn begin_update(&mut self, norm: f64) {
         self.losses = self.session.take_losses();
         let numbers = [("the loss", self.loss()), ("the gradients' norm", norm)];
         if let Some((what, found)) = numbers.into_iter().find(|(_, n)| !n.is_finite())
@@ -95,7 +95,6 @@ impl<B: AutodiffBackend> Monitor<B> {
             self.session
                 .fail(TrainingError::NotFinite { step, what, found }.into());
         }
-        !self.session.has_failed()
     }
 
     /// The loss of the step: what its workers add to it.
@@ -123,6 +122,12 @@ impl<B: AutodiffBackend> Monitor<B> {
         learning_rate: f64,
         grad_norm: f64,
     ) -> Result<()> {
+        let asked = self.session.asked_to_stop();
+        if asked.should_stop() {
+            self.session
+                .interrupter()
+                .stop(asked.get_message().as_deref());
+        }
         let loss = self.loss();
         let losses = std::mem::take(&mut self.losses);
         let samples: usize = losses.iter().map(|worker| worker.samples).sum();

@@ -11,7 +11,7 @@ use super::arguments::TrainingArguments;
 use super::learner::{TrainableLoss, TrainingModel, scalar};
 use super::monitor::Monitor;
 use super::parameter_groups::ParameterGroup;
-use super::session::lock;
+use super::session::{Session, lock};
 
 /// The moments of all parameters, by parameter.
 pub(super) type Moments<B, L> =
@@ -23,6 +23,9 @@ pub(super) struct StepOptimizer<B: AutodiffBackend, L: TrainableLoss<B>> {
     groups: Vec<OptimizedGroup<B, L>>,
     max_grad_norm: f64,
     monitor: Arc<Mutex<Monitor<B>>>,
+    session: Arc<Session>,
+    /// The device of the worker that tells the monitor, where each updates weights of its own.
+    main: Option<B::Device>,
 }
 
 /// A group of parameters and its optimiser.
@@ -49,11 +52,21 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
                 .with_weight_decay(group.weight_decay as f32)
                 .init(),
         };
+        let session = lock(&monitor).session.clone();
         Self {
             groups: groups.into_iter().map(group).collect(),
             max_grad_norm: arguments.max_grad_norm,
             monitor,
+            session,
+            main: None,
         }
+    }
+
+    /// The same for workers that each update weights of their own, by the same gradients:
+    /// the one on this device tells the monitor.
+    pub(super) fn with_main(mut self, main: Option<B::Device>) -> Self {
+        self.main = main;
+        self
     }
 
     fn update(
@@ -62,10 +75,14 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
         mut module: TrainingModel<B, L>,
         mut gradients: GradientsParams,
     ) -> TrainingModel<B, L> {
+        let session = self.session.clone();
+        let _present = session.present();
+        let main = self.main.as_ref();
+        let tells = main.is_none_or(|main| *main == module.device());
         let norm = grad_norm(&module, &gradients);
-        let monitor = self.monitor.clone();
-        let mut monitor = lock(&monitor);
-        if !monitor.begin_update(norm) {
+        let rates = self.begin(tells, norm);
+        // The step counts once every worker has its rates: the next step's are others.
+        if !session.meet() {
             return module;
         }
         // PyTorch's `clip_grad_norm_`.
@@ -73,13 +90,29 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> StepOptimizer<B, L> {
         if self.max_grad_norm > 0.0 && factor < 1.0 {
             gradients = scaled(&module, gradients, factor);
         }
-        for group in &mut self.groups {
+        for (group, rate) in self.groups.iter_mut().zip(rates) {
             let of_group = taken(&module, &mut gradients, &group.members);
-            let rate = monitor.rate(group.learning_rate);
             module = group.adamw.step(rate, module, of_group);
         }
-        monitor.finish_update(&module, &|| self.to_record(), learning_rate, norm);
+        if tells {
+            let mut monitor = lock(&self.monitor);
+            monitor.finish_update(&module, &|| self.to_record(), learning_rate, norm);
+        }
+        // Whether the run goes on is known to all workers, or to none.
+        session.meet();
         module
+    }
+
+    /// The rates of the groups at this step, whose gradients have that norm.
+    fn begin(&self, tells: bool, norm: f64) -> Vec<f64> {
+        let mut monitor = lock(&self.monitor);
+        if tells {
+            monitor.begin_update(norm);
+        }
+        let groups = self.groups.iter();
+        groups
+            .map(|group| monitor.rate(group.learning_rate))
+            .collect()
     }
 }
 
@@ -94,6 +127,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Clone for StepOptimizer<B, L> {
             groups: groups.collect(),
             max_grad_norm: self.max_grad_norm,
             monitor: self.monitor.clone(),
+            session: self.session.clone(),
+            main: self.main.clone(),
         }
     }
 }

@@ -59,13 +59,12 @@ impl Step {
         self.batches.iter().map(|batch| batch.samples.len()).sum()
     }
 
-    /// The part of the step that one of so many workers does; none if there are fewer
+    /// The part of the step that one of so many workers does: nothing if there are fewer
     /// batches.
-    pub(super) fn of_worker(&self, worker: usize, workers: usize) -> Option<Self> {
+    pub(super) fn of_worker(&self, worker: usize, workers: usize) -> Self {
         let mine = |batch: &&Batch| batch.place % workers == worker;
-        let batches: Vec<Batch> = self.batches.iter().filter(mine).cloned().collect();
-        let step = Self { batches, ..*self };
-        (!step.batches.is_empty()).then_some(step)
+        let batches = self.batches.iter().filter(mine).cloned().collect();
+        Self { batches, ..*self }
     }
 }
 
@@ -324,13 +323,12 @@ mod tests {
             ..arguments
         };
         assert_eq!(steps, Plan::new(sets, accumulated, 1).steps(0));
-        let of = |step: usize, worker| steps[step].of_worker(worker, 2).unwrap();
+        let of = |step: usize, worker| steps[step].of_worker(worker, 2);
         let together = [of(0, 0).batches, of(0, 1).batches].concat();
         assert_eq!(together, steps[0].batches);
         assert_eq!(of(1, 1).all_batches, 2);
-        let last: usize = (0..2).filter_map(|w| steps[2].of_worker(w, 2)).count();
-        assert_eq!((last, steps[2].samples()), (2, 6));
-        assert_eq!(of(0, 0).of_worker(1, 2), None);
+        assert_eq!((of(2, 0).samples(), of(2, 1).samples()), (4, 2));
+        assert!(of(0, 0).of_worker(1, 2).batches.is_empty());
     }
 
     #[test]

@@ -7,10 +7,9 @@ use burn::optim::Optimizer;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::renderer::MetricsRenderer;
-use burn::train::{
-    ExecutionStrategy, Learner, LearningComponentsMarker, MultiDeviceOptim, SupervisedTraining,
-    TrainingStrategy,
-};
+#[cfg(feature = "ddp")]
+use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+use burn::train::{Learner, SupervisedTraining};
 
 use super::best_model::Judge;
 use super::card;
@@ -45,7 +44,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         self.check()?;
         let checkpoint = checkpoints.last();
         let arguments = self.arguments;
-        let workers = self.devices.len().max(1);
+        let workers = self.devices.workers();
         let plan = Plan::new(self.data.train.clone(), arguments.clone(), workers);
         if plan.total_steps() == 0 {
             return Err(TrainingError::EmptyDataset {
@@ -62,7 +61,11 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             true => Mode::Training,
             false => Mode::Inference,
         };
-        let session = Arc::new(Session::default());
+        let main = self.devices.main();
+        let session = Arc::new(match main {
+            Some(_) => Session::of_workers(workers),
+            None => Session::default(),
+        });
         let guide = match self.guide {
             Some(guide) => Some(guide_of(&self.model, guide)?),
             None => None,
@@ -159,7 +162,8 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
         let monitor = Arc::new(Mutex::new(monitor));
 
         if goes_on {
-            let mut optimizer = StepOptimizer::new(&arguments, groups, monitor.clone());
+            let mut optimizer =
+                StepOptimizer::new(&arguments, groups, monitor.clone()).with_main(main);
             if let Some(moments) = moments {
                 optimizer = optimizer.load_record(moments);
             }
@@ -182,18 +186,26 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
                 None => training,
             };
             // burn-train starts at the epoch after its checkpoint's, both from 1.
-            let training = match plan.epoch_of(first_step) {
-                0 => training,
-                epoch => training.checkpoint(epoch),
+            let behind = Some(plan.epoch_of(first_step)).filter(|&epochs| epochs > 0);
+            let training = match behind {
+                Some(epochs) => training.checkpoint(epochs),
+                None => training,
             };
             let training = match dashboard {
+                // Workers must not see the dashboard's stop at different steps.
+                #[cfg(feature = "ddp")]
+                true if session.has_workers() => {
+                    let asked = session.asked_to_stop().clone();
+                    training.renderer(TuiMetricsRendererWrapper::new(asked, behind))
+                }
                 true => training,
                 false => training.renderer(NoDashboard),
             };
-            let training = match self.devices.len() {
-                0 => training,
-                1 => training.with_training_strategy(single(self.devices)),
-                _ => training.with_training_strategy(multi(self.devices)),
+            #[cfg(feature = "ddp")]
+            let _turn = self.devices.turn();
+            let training = match self.devices.strategy() {
+                Some(strategy) => training.with_training_strategy(strategy),
+                None => training,
             };
             let result = training.launch(Learner::new(model, optimizer, rate));
             model = TrainingModel::from_inner(result.model);
@@ -266,12 +278,12 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             }
             .into());
         }
-        Ok(())
+        self.devices.check()
     }
 
     /// Checks that what the devices draw at random does not get into each other's way.
     fn check_devices(&self) -> Result<()> {
-        if self.devices.len() < 2 || !self.arguments.dropout {
+        if self.devices.workers() < 2 || !self.arguments.dropout {
             return Ok(());
         }
         let embeds_twice = |loss: &L| loss.mini_batch().is_some();
@@ -279,7 +291,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             Err(TrainingError::InvalidArgument {
                 argument,
                 expected,
-                found: format!("true on {} devices", self.devices.len()),
+                found: format!("true on {} devices", self.devices.workers()),
             }
             .into())
         };
@@ -295,21 +307,6 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             false => Ok(()),
         }
     }
-}
-
-/// What burn-train does on one device or several.
-type Strategy<B, L> = TrainingStrategy<
-    LearningComponentsMarker<B, MonitoredRate<B>, TrainingModel<B, L>, StepOptimizer<B, L>>,
->;
-
-fn single<B: AutodiffBackend, L: TrainableLoss<B>>(devices: Vec<B::Device>) -> Strategy<B, L> {
-    let device = devices.into_iter().next().unwrap_or_default();
-    TrainingStrategy::Default(ExecutionStrategy::single(device))
-}
-
-fn multi<B: AutodiffBackend, L: TrainableLoss<B>>(devices: Vec<B::Device>) -> Strategy<B, L> {
-    let optimizer = MultiDeviceOptim::OptimMainDevice;
-    TrainingStrategy::Default(ExecutionStrategy::multi(devices, optimizer))
 }
 
 /// The guide beside a model: on its device, and reading no more of a text than it does.

@@ -1,10 +1,15 @@
+#[cfg(feature = "ddp")]
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+#[cfg(feature = "ddp")]
+use burn::module::ParamId;
 use burn::train::Interrupter;
 
 use super::metrics::StepSeen;
+use super::rendezvous::{Present, Rendezvous};
 use crate::error::Error;
 
 /// What the learner's step tells the optimiser, which burn-train gives no way to hand
@@ -12,6 +17,10 @@ use crate::error::Error;
 #[derive(Default)]
 pub(super) struct Session {
     interrupter: Interrupter,
+    asked_to_stop: Interrupter,
+    rendezvous: Rendezvous,
+    #[cfg(feature = "ddp")]
+    with_gradients: Mutex<HashSet<ParamId>>,
     losses: Mutex<Vec<StepLoss>>,
     failure: Mutex<Option<Error>>,
 }
@@ -25,6 +34,48 @@ pub(super) struct StepLoss {
 }
 
 impl Session {
+    /// The session of a run whose workers each update weights of their own, so many.
+    pub(super) fn of_workers(workers: usize) -> Self {
+        Self {
+            rendezvous: Rendezvous::of(workers),
+            ..Self::default()
+        }
+    }
+
+    /// Whether several workers update weights of their own.
+    #[cfg(feature = "ddp")]
+    pub(super) fn has_workers(&self) -> bool {
+        self.rendezvous.workers() > 1
+    }
+
+    /// Says that a worker found gradients of these parameters at the step that is under way.
+    #[cfg(feature = "ddp")]
+    pub(super) fn report_gradients(&self, parameters: HashSet<ParamId>) {
+        lock(&self.with_gradients).extend(parameters);
+    }
+
+    /// The parameters that a worker found gradients of, once all have met.
+    #[cfg(feature = "ddp")]
+    pub(super) fn with_gradients(&self) -> HashSet<ParamId> {
+        lock(&self.with_gradients).clone()
+    }
+
+    /// Waits for the workers that update weights of their own; false once the run is over
+    /// for one of them.
+    pub(super) fn meet(&self) -> bool {
+        self.rendezvous.meet()
+    }
+
+    /// Holds a worker to what the others wait for: should it panic, they stop.
+    pub(super) fn present(&self) -> Present<'_> {
+        Present::new(&self.rendezvous, &self.interrupter)
+    }
+
+    /// The handle that asks for an end after the current step, of all workers alike.
+    pub(super) fn asked_to_stop(&self) -> &Interrupter {
+        &self.asked_to_stop
+    }
+
     /// The handle that stops the run after the current step.
     pub(super) fn interrupter(&self) -> &Interrupter {
         &self.interrupter
@@ -37,6 +88,8 @@ impl Session {
 
     /// Takes what the workers did since the last optimiser step.
     pub(super) fn take_losses(&self) -> Vec<StepLoss> {
+        #[cfg(feature = "ddp")]
+        lock(&self.with_gradients).clear();
         std::mem::take(&mut *lock(&self.losses))
     }
 
@@ -44,6 +97,7 @@ impl Session {
     pub(super) fn fail(&self, error: Error) {
         self.interrupter.stop(Some(&error.to_string()));
         lock(&self.failure).get_or_insert(error);
+        self.rendezvous.call_off();
     }
 
     /// Whether the run has failed.
@@ -80,6 +134,7 @@ mod tests {
     fn the_first_error_stops_the_run_and_stays() {
         let session = Session::default();
         assert!(!session.has_failed() && !session.interrupter().should_stop());
+        assert!(session.meet());
         session.fail(TrainingError::NothingTrainable.into());
         session.fail(
             TrainingError::EmptyDataset {
@@ -88,6 +143,7 @@ mod tests {
             .into(),
         );
         assert!(session.has_failed() && session.interrupter().should_stop());
+        assert!(!session.meet());
         assert!(matches!(
             session.take_failure(),
             Some(Error::Training(TrainingError::NothingTrainable))

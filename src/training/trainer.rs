@@ -5,6 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use super::arguments::TrainingArguments;
 use super::checkpoint::Checkpoint;
 use super::dataset::{Dataset, IterableDataset};
+use super::devices::Devices;
 use super::evaluating::BoxedEvaluator;
 use super::event::{Listener, TrainingEvent};
 use super::learner::TrainableLoss;
@@ -41,8 +42,7 @@ pub struct Trainer<B: AutodiffBackend, L> {
     pub(super) evaluator: Option<BoxedEvaluator<B::InnerBackend>>,
     pub(super) listener: Option<Listener>,
     pub(super) dashboard: bool,
-    /// None for the model's own.
-    pub(super) devices: Vec<B::Device>,
+    pub(super) devices: Devices<B>,
 }
 
 impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
@@ -112,7 +112,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             evaluator: None,
             listener: None,
             dashboard: true,
-            devices: Vec::new(),
+            devices: Devices::gathering(Vec::new()),
         }
     }
 
@@ -165,7 +165,10 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// weights and updates them: burn-train's `ExecutionStrategy::multi`. Each device takes
     /// [`gradient_accumulation_steps`](TrainingArguments::gradient_accumulation_steps)
     /// batches a step, so that a step sees as many times the samples as there are devices;
-    /// in-batch negatives stay those of one batch. The gradients are averaged.
+    /// in-batch negatives stay those of one batch. The gradients are averaged. Burn 0.21 moves
+    /// no tensors between devices of WGPU: a run on several ends with
+    /// [`TrainingError::NoTransfer`](crate::error::TrainingError::NoTransfer) before its first
+    /// step.
     ///
     /// Burn's backends have one generator of random numbers for all devices: with dropout,
     /// two runs of the same seed differ, which
@@ -173,7 +176,30 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// embed a batch twice are refused in any case.
     #[must_use]
     pub fn with_devices(mut self, devices: impl IntoIterator<Item = B::Device>) -> Self {
-        self.devices = devices.into_iter().collect();
+        self.devices = Devices::gathering(devices.into_iter().collect());
+        self
+    }
+
+    /// As [`with_devices`](Self::with_devices), but each device holds the weights and updates
+    /// them, by the same gradients, which the devices add up among themselves: burn-train's
+    /// `ExecutionStrategy::ddp`. The first one evaluates and writes. A run that one way began
+    /// may [continue](Self::resume) the other way.
+    ///
+    /// Burn 0.21 implements the operation that adds up for CUDA (NCCL) alone: a run on other
+    /// backends ends with
+    /// [`TrainingError::NoCollectiveOperations`](crate::error::TrainingError::NoCollectiveOperations)
+    /// before its first step, and one on a device given twice with
+    /// [`TrainingError::InvalidArgument`](crate::error::TrainingError::InvalidArgument). Burn
+    /// adds up for one run at a time: those of one process take turns.
+    ///
+    /// It is tested on a stand-in that adds up on the host, and has not run on CUDA devices.
+    #[cfg(feature = "ddp")]
+    #[must_use]
+    pub fn with_distributed_devices(mut self, devices: impl IntoIterator<Item = B::Device>) -> Self
+    where
+        B: burn::tensor::backend::distributed::DistributedBackend,
+    {
+        self.devices = Devices::distributed(devices.into_iter().collect());
         self
     }
 

@@ -45,7 +45,8 @@ pub(super) fn trained_parameters<B: AutodiffBackend, L: TrainableLoss<B>>(
     parameters
 }
 
-/// The number of dimensions of every parameter.
+/// The number of dimensions of every parameter. It also draws the weights that are still to be
+/// drawn: from here on, what is cloned is the same.
 pub(super) fn dimensions<B: AutodiffBackend, L: TrainableLoss<B>>(
     model: &TrainingModel<B, L>,
 ) -> HashMap<ParamId, usize> {

@@ -12,6 +12,7 @@ use crate::backend_under_test::{TestBackend, device};
 
 /// Whether the tests run on a GPU's backend.
 pub(crate) const ON_A_GPU: bool = cfg!(any(
+    feature = "ddp",
     feature = "test-wgpu",
     feature = "test-cuda",
     feature = "test-rocm"

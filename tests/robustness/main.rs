@@ -4,6 +4,9 @@
 //! the file's own size does not explain, and no endless loop. Whatever goes wrong while a
 //! folder is written, what it held before still loads.
 
+// Burn trains on no CPU backend with `ddp`.
+#![cfg(not(feature = "ddp"))]
+
 mod adapters;
 mod data_files;
 mod faults;

@@ -1,5 +1,8 @@
 //! How training behaves, on the tiny BERT of tests/fixtures; `tests/parity` holds its numbers.
 
+// Burn trains on no CPU backend with `ddp`: `tests/distributed` has what is special there.
+#![cfg(not(feature = "ddp"))]
+
 mod adapters;
 mod best;
 mod checkpointing;

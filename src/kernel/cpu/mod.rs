@@ -38,7 +38,8 @@ mod rms_norm;
 mod rotary;
 mod tensor;
 mod threads;
-#[cfg(all(test, feature = "autodiff"))]
+// Burn trains on no CPU backend with `ddp`.
+#[cfg(all(test, feature = "autodiff", not(feature = "ddp")))]
 mod twin_tests;
 mod vector;
 

@@ -38,7 +38,7 @@ impl Dropout {
     }
 
     /// Dropout with this very seed.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "ddp")))]
     pub(super) fn of(probability: f32, seed: [i32; 2]) -> Self {
         Self { probability, seed }
     }

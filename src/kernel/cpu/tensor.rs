@@ -85,10 +85,7 @@ pub(in crate::kernel) fn constant<B: Backend, const D: usize>(
     match route {
         Route::Plain => from_plain(floats),
         #[cfg(feature = "autodiff")]
-        Route::Tracked => {
-            use burn::tensor::backend::AutodiffBackend;
-            from_tracked(burn::backend::Autodiff::<NdArray>::from_inner(floats.0))
-        }
+        Route::Tracked => from_tracked(Tracked::new(floats.0)),
     }
 }
 

@@ -13,7 +13,6 @@ use burn::backend::NdArray;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::Ops;
-use burn::tensor::backend::AutodiffBackend;
 
 pub(super) use attention::attention;
 pub(super) use dropout::dropout;
@@ -26,7 +25,7 @@ use super::tensor::{Floats, Tracked};
 /// A tensor that no gradient flows into, in the place of a parent that is not there.
 fn nobody() -> Tracked {
     let none = Floats::from_vec(Vec::new(), &[0]);
-    burn::backend::Autodiff::<NdArray>::from_inner(none.into_primitive())
+    Tracked::new(none.into_primitive())
 }
 
 /// The gradient of a step's output.
