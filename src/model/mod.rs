@@ -43,4 +43,4 @@ pub(crate) use layout::{Layout, file_name};
 pub use crate::adapter::{AdapterLoadReport, AdapterRoute, Pass};
 pub use crate::kernel::Mode;
 #[cfg(feature = "train")]
-pub(crate) use crate::kernel::{check_usable, finish, near_threads};
+pub(crate) use crate::kernel::{Reading, check_usable, finish, near_threads};

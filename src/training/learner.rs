@@ -17,7 +17,7 @@ use super::training_data::TrainingSet;
 use crate::error::Result;
 use crate::loss::{Loss, LossData, LossInput, MiniBatch};
 use crate::model::{
-    AdapterRoute, Mode, Pass, SentenceTransformer, check_usable, finish, near_threads,
+    AdapterRoute, Mode, Pass, Reading, SentenceTransformer, check_usable, finish, near_threads,
 };
 
 /// A loss that can be trained with: one that Burn also knows without gradients.
@@ -138,10 +138,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             sum += value * share;
             gradients.accumulate(self, of_batch);
         }
-        finish::<B>(&self.device(), "a training step", || {
-            let size = "a smaller `per_device_train_batch_size`";
-            format!("{size}, or the cached form of the loss in smaller parts, takes less")
-        })?;
+        finish::<B>(&self.device(), TRAINING, smaller_steps)?;
         Ok((sum, gradients.grads()))
     }
 
@@ -295,6 +292,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
             let value = scalar(without_gradients.forward(input));
             sum += value * samples.len() as f64;
         }
+        finish::<B>(&self.device(), TRAINING, smaller_steps)?;
         let samples: usize = batches.iter().map(Vec::len).sum();
         Ok(sum / samples as f64)
     }
@@ -308,9 +306,20 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainingModel<B, L> {
 /// Keeps the seeds of what a loss draws when it is evaluated apart.
 const EVALUATION: u64 = 3;
 
-/// The number that a `[1]` tensor holds.
+/// What a device was at when it failed.
+const TRAINING: &str = "training";
+
+/// What takes less of a device's memory.
+fn smaller_steps() -> String {
+    let size = "a smaller `per_device_train_batch_size`";
+    format!("{size}, or the cached form of the loss in smaller parts, takes less")
+}
+
+/// The number that a `[1]` tensor holds; none where the device failed, of which `finish` tells.
 pub(super) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f64 {
-    tensor.into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+    let read = Reading::begin(tensor).end(TRAINING, smaller_steps);
+    let number = read.ok().and_then(|data| data.iter::<f64>().next());
+    number.unwrap_or(f64::NAN)
 }
 
 impl<B: AutodiffBackend, L: TrainableLoss<B>> TrainStep for TrainingModel<B, L> {

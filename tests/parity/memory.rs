@@ -95,3 +95,31 @@ fn a_model_that_does_not_fit_into_a_device_is_not_loaded() {
     println!("{error}");
     assert_eq!(told(&error).0, "loading the model");
 }
+
+#[cfg(feature = "train")]
+#[test]
+fn a_training_step_that_does_not_fit_into_a_device_is_an_error_that_says_what_would() {
+    use crate::training::{Model, curve_arguments, mnrl, pairs};
+    use sentence_burn::LoadAdapterOptions;
+    use sentence_burn::training::{Trainer, TrainingArguments};
+
+    let device = device_with(1 << 16);
+    let mut model = Model::load(path("tiny_bert/v6"), &device).unwrap();
+    let trainable = LoadAdapterOptions {
+        is_trainable: true,
+        ..Default::default()
+    };
+    let initial = path("training_curve/initial");
+    model.load_adapter_with(initial, &trainable).unwrap();
+    let output = tempfile::tempdir().unwrap();
+    let arguments = TrainingArguments {
+        per_device_train_batch_size: 64,
+        ..curve_arguments(output.path())
+    };
+    let result = Trainer::new(model, arguments, pairs(), mnrl()).train();
+    let error = result.map(|trained| trained.steps).unwrap_err();
+    println!("{error}");
+    let (action, advice) = told(&error);
+    assert_eq!(action, "training");
+    assert!(advice.contains("per_device_train_batch_size"), "{advice}");
+}
