@@ -21,6 +21,16 @@ impl<B: Backend> SentenceTransformer<B> {
         config: &mut PeftConfig,
         source: Option<(&mut StateDict, bool)>,
     ) -> Result<(BTreeMap<String, LayerAdapter<B>>, LoadedKeys)> {
+        self.home
+            .executes(|| self.make_adapter_here(name, config, source))
+    }
+
+    fn make_adapter_here(
+        &mut self,
+        name: &str,
+        config: &mut PeftConfig,
+        source: Option<(&mut StateDict, bool)>,
+    ) -> Result<(BTreeMap<String, LayerAdapter<B>>, LoadedKeys)> {
         let plan = self.plan(config)?;
         let is_fresh = source.is_none();
         let mut made = BTreeMap::new();

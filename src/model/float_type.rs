@@ -35,7 +35,8 @@ impl<B: Backend> SentenceTransformer<B> {
             }
             .into());
         }
-        Ok(self.map(&mut InFloatType(float_type)))
+        let home = self.home;
+        Ok(home.executes(|| self.map(&mut InFloatType(float_type))))
     }
 }
 

@@ -22,10 +22,12 @@ impl<B: Backend> SentenceTransformer<B> {
         self.adapters.require_any()?;
         let applied = self.adapters.applied().to_vec();
         let mut merged: BTreeMap<String, MergedLayer<B>> = BTreeMap::new();
-        self.for_each_layer(|path, layer| {
-            if let Some(layer) = layer.merge_adapters() {
-                merged.insert(path.to_owned(), layer);
-            }
+        self.home.executes(|| {
+            self.for_each_layer(|path, layer| {
+                if let Some(layer) = layer.merge_adapters() {
+                    merged.insert(path.to_owned(), layer);
+                }
+            });
         });
         let mut broken = FindNotFinite::default();
         for (path, layer) in &mut merged {
@@ -75,11 +77,12 @@ impl<B: Backend> SentenceTransformer<B> {
             return Ok(());
         };
         let config = config.plain();
-        self.encoder
-            .visit_layers(&mut Linears(|_: &str, layer: &mut AdaptedLinear<B>| {
-                layer.make_plain(name);
-                Ok(())
-            }))?;
+        let make_plain = |_: &str, layer: &mut AdaptedLinear<B>| {
+            layer.make_plain(name);
+            Ok(())
+        };
+        self.home
+            .executes(|| self.encoder.visit_layers(&mut Linears(make_plain)))?;
         self.adapters.set_config(name, config.into())
     }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{StreamId, Tensor, backend::Backend};
 
 use super::routing::{ModelWay, model_ways, plain_steps};
 use super::{
@@ -20,6 +20,10 @@ use crate::text::{Prompts, TextTokenizer};
 /// Generic over a Burn backend: on `NdArray` it encodes on the CPU, on `Wgpu` or `Cuda`
 /// on a GPU, and on `Autodiff<…>` of any of them it trains. It is a Burn
 /// [`Module`], so `valid()`, `to_device()` and the like work as on any other.
+///
+/// Threads may share a model, on a GPU too. There, what it gives to one thread is better read
+/// from the device (`into_data`) before it goes to another: Burn's fusion (0.21) may lose a
+/// tensor that a thread takes over from one that is at work.
 ///
 /// ```no_run
 /// use burn::backend::NdArray;
@@ -48,6 +52,11 @@ pub struct SentenceTransformer<B: Backend> {
     /// The ways through the steps, at least one: first that of texts that are for no task.
     #[module(skip)]
     pub(super) ways: Arc<[ModelWay]>,
+    /// Where its weights are made and changed, whatever thread does it: in the stream of the
+    /// thread that put it together. To read them from others is safe; one that takes a tensor
+    /// over from another stream may, with Burn's fusion (0.21), find something else in its place.
+    #[module(skip)]
+    pub(crate) home: StreamId,
 }
 
 impl<B: Backend> SentenceTransformer<B> {
@@ -77,6 +86,7 @@ impl<B: Backend> SentenceTransformer<B> {
             adapters: AdapterRegistry::default(),
             steps: steps.into(),
             ways: ways.into(),
+            home: StreamId::current(),
         })
     }
 

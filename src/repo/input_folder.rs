@@ -58,15 +58,17 @@ impl<B: Backend> LoadedInput<B> {
         )?;
         let encoder_config = EncoderConfig::from_json(&fields)?;
         let text = TextConfig::read(folder, &encoder_config)?;
-        // Both take time: the one builds tables, the other looks through all weights.
-        let (tokenizer, encoder) = rayon::join(
-            || load_tokenizer(folder, &text, &encoder_config, options.max_seq_length),
-            || -> Result<_> {
-                let mut tensors = read_weights(encoder_folder, options)?;
-                Ok((encoder_config.load(&mut tensors, device)?, tensors))
-            },
-        );
-        let (tokenizer, (encoder, tensors)) = (tokenizer?, encoder?);
+        let read_tokenizer =
+            || load_tokenizer(folder, &text, &encoder_config, options.max_seq_length);
+        let mut tokenizer = None;
+        // Both take time: the one builds tables, the other looks through all weights, which the
+        // calling thread does, as on a device they are the tensors of who makes them.
+        let (encoder, tensors) = rayon::in_place_scope(|scope| -> Result<_> {
+            scope.spawn(|_| tokenizer = Some(read_tokenizer()));
+            let mut tensors = read_weights(encoder_folder, options)?;
+            Ok((encoder_config.load(&mut tensors, device)?, tensors))
+        })?;
+        let tokenizer = tokenizer.unwrap_or_else(read_tokenizer)?;
         let unused: Vec<String> = tensors.keys().map(str::to_owned).collect();
         if let Some(first) = unused.first() {
             log::warn!(

@@ -223,7 +223,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
     /// [`LossError`](crate::error::LossError) for data that the loss cannot read; and
     /// whatever the evaluator returns.
     pub fn train(self) -> Result<Trained<B, L>> {
-        self.run(Vec::new())
+        self.model.home.executes(|| self.run(Vec::new()))
     }
 
     /// Continues the run in [`output_dir`](TrainingArguments::output_dir) from its last
@@ -239,6 +239,6 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             Some(checkpoint) => log::info!("continuing from {}", checkpoint.path().display()),
             None => log::info!("no checkpoint to continue from: starting from the beginning"),
         }
-        self.run(checkpoints)
+        self.model.home.executes(|| self.run(checkpoints))
     }
 }

@@ -39,6 +39,7 @@ mod saving;
 mod search;
 mod sizes;
 mod stream;
+mod threads;
 #[cfg(feature = "train")]
 mod training;
 #[cfg(feature = "train")]
