@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-#[cfg(unix)]
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use super::arguments::TrainingArguments;
+use super::checkpoint_folders::{
+    PREFIX, UNFINISHED, io_error, list, remove, remove_dir, sync, sync_tree,
+};
 use super::history::{EvaluationRecord, History, StepRecord};
 use super::learner::{TrainableLoss, TrainingModel};
 use super::optimizer::Moments;
@@ -25,11 +25,8 @@ use super::training_state::{self, NamedParameter, Restored};
 use crate::error::{Result, TrainingError};
 use crate::repo::interruption::place;
 
-const PREFIX: &str = "checkpoint-";
 const STATE: &str = "trainer_state.json";
 const TENSORS: &str = "training_state.safetensors";
-const UNFINISHED: &str = ".unfinished";
-const REMOVED: &str = ".removed";
 
 /// The history's name in the folder of a run.
 pub(super) const HISTORY: &str = "history.jsonl";
@@ -282,101 +279,6 @@ pub(super) fn write<B: AutodiffBackend, L: TrainableLoss<B>>(
     place();
     sync(output_dir)?;
     Ok(target)
-}
-
-/// Removes a checkpoint, if it is there, so that no half of it is ever seen.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(());
-    };
-    if !path.exists() {
-        return Ok(());
-    }
-    let removed = dir.join(format!(".{}{REMOVED}", name.to_string_lossy()));
-    remove_dir(&removed)?;
-    place();
-    fs::rename(path, &removed).map_err(|e| io_error(path, "remove", e))?;
-    remove_dir(&removed)
-}
-
-/// Removes what a run that was cut off left half written or half removed.
-pub(super) fn clean(output_dir: &Path) -> Result<()> {
-    for path in entries(output_dir)? {
-        let name = file_name(&path);
-        let ours = name.starts_with(&format!(".{PREFIX}"));
-        if ours && (name.ends_with(UNFINISHED) || name.ends_with(REMOVED)) {
-            remove_dir(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// The checkpoints in a folder, oldest first.
-fn list(output_dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<(usize, PathBuf)> = entries(output_dir)?
-        .into_iter()
-        .filter_map(|path| Some((file_name(&path).strip_prefix(PREFIX)?.parse().ok()?, path)))
-        .collect();
-    found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| io_error(dir, "list", e);
-    fs::read_dir(dir)
-        .map_err(failed)?
-        .map(|entry| Ok(entry.map_err(failed)?.path()))
-        .collect()
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn remove_dir(path: &Path) -> Result<()> {
-    place();
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error(path, "remove", error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes a folder's files survive a power cut.
-fn sync_tree(dir: &Path) -> Result<()> {
-    for path in entries(dir)? {
-        match path.is_dir() {
-            true => sync_tree(&path)?,
-            false => sync(&path)?,
-        }
-    }
-    sync(dir)
-}
-
-#[cfg(unix)]
-fn sync(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|e| io_error(path, "write", e))
-}
-
-/// Elsewhere a folder, or a file open for reading, cannot be synced.
-#[cfg(not(unix))]
-fn sync(_path: &Path) -> Result<()> {
-    Ok(())
-}
-
-fn io_error(path: &Path, action: &'static str, source: io::Error) -> crate::Error {
-    TrainingError::Io {
-        path: path.to_owned(),
-        action,
-        source,
-    }
-    .into()
 }
 
 fn invalid(path: &Path, reason: impl ToString) -> crate::Error {

@@ -50,6 +50,7 @@ mod arguments;
 mod best_model;
 mod card;
 mod checkpoint;
+mod checkpoint_folders;
 mod dataset;
 mod devices;
 #[cfg(feature = "ddp")]

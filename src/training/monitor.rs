@@ -6,6 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::best_model::{BestEvaluation, Judge, Verdict};
 use super::checkpoint::{self, TrainerState};
+use super::checkpoint_folders;
 use super::evaluating::{BoxedEvaluator, EvalSet};
 use super::event::{Listener, TrainingEvent};
 use super::history::{EvaluationRecord, History, HistoryWriter, StepRecord};
@@ -276,7 +277,7 @@ impl<B: AutodiffBackend> Monitor<B> {
         let limit = self.plan.arguments().save_total_limit;
         let gone = rotation::superfluous(&steps, limit, best);
         for (_, path) in self.checkpoints.iter().filter(|(s, _)| gone.contains(s)) {
-            checkpoint::remove(path)?;
+            checkpoint_folders::remove(path)?;
         }
         self.checkpoints.retain(|(step, _)| !gone.contains(step));
         Ok(())

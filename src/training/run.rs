@@ -13,7 +13,8 @@ use burn::train::{Learner, SupervisedTraining};
 
 use super::best_model::Judge;
 use super::card;
-use super::checkpoint::{self, Checkpoint, HISTORY};
+use super::checkpoint::{Checkpoint, HISTORY};
+use super::checkpoint_folders;
 use super::evaluating::EvalSet;
 use super::evaluation_files;
 use super::history::HistoryWriter;
@@ -99,7 +100,7 @@ impl<B: AutodiffBackend, L: TrainableLoss<B>> Trainer<B, L> {
             action: "create",
             source,
         })?;
-        checkpoint::clean(&output_dir)?;
+        checkpoint_folders::clean(&output_dir)?;
         let first_step = checkpoint.map_or(0, |c| c.state().record.step);
         let evaluations = checkpoint.map_or(Vec::new(), |c| c.state().evaluations.clone());
         evaluation_files::keep(&output_dir, &evaluations)?;

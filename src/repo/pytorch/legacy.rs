@@ -5,9 +5,10 @@ use std::rc::Rc;
 use burn::tensor::TensorData;
 
 use super::Reason;
-use super::pickle::{Unpickler, Value};
+use super::pickle::Unpickler;
 use super::storage::{Storage, Storages};
 use super::tensor::tensors_of;
+use super::value::Value;
 use crate::kernel::MappedFile;
 
 /// The number that the first pickle holds, as little-endian bytes.

@@ -7,6 +7,7 @@ mod legacy;
 mod pickle;
 mod storage;
 mod tensor;
+mod value;
 
 use std::path::Path;
 

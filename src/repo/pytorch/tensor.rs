@@ -1,8 +1,8 @@
 use burn::tensor::{Bytes, TensorData};
 
 use super::Reason;
-use super::pickle::Value;
 use super::storage::{Storage, Storages};
+use super::value::Value;
 
 /// A view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
