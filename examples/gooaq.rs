@@ -10,6 +10,12 @@
 //! NanoBEIR, all from the hub. The output folder gets the adapter, the history, and
 //! checkpoints that `--resume` continues from.
 
+#[cfg(feature = "ddp")]
+compile_error!(
+    "this example trains on whatever backend is asked for, and with the feature `ddp` Burn trains \
+     on those of CubeCL alone: build it without `ddp`"
+);
+
 #[path = "command_line/backend.rs"]
 mod backend;
 #[path = "command_line/nano_beir.rs"]

@@ -8,6 +8,12 @@
 //! The output folder gets the adapter, `history.jsonl` with a line a step, its plot
 //! `history.svg`, the evaluators' CSV files, and checkpoints that `--resume` continues from.
 
+#[cfg(feature = "ddp")]
+compile_error!(
+    "this example trains on whatever backend is asked for, and with the feature `ddp` Burn trains \
+     on those of CubeCL alone: build it without `ddp`"
+);
+
 #[path = "../command_line/backend.rs"]
 mod backend;
 mod data;
