@@ -35,9 +35,10 @@ pub fn linear<B: Backend>(
 
 /// As [`super::attention`].
 ///
-/// Not by Burn's own operation of that name: its kernel for GPUs multiplies single precision in
+/// Not by Burn's own operation of that name. Its kernel for GPUs multiplies single precision in
 /// half (`cubek-attention` 0.2), is not differentiated, and leaves a bias to these same
-/// operations.
+/// operations. Flex's takes one head after the other: all-MiniLM-L6-v2 took 1.10 to 1.15 of the
+/// time with it on two cores for texts of 20 words, 0.91 to 1.01 for 100 and 200.
 pub fn attention<B: Backend>(
     query: Tensor<B, 2>,
     key: Tensor<B, 2>,
