@@ -129,6 +129,8 @@ fn a_model_is_changed_by_a_thread_while_that_which_loaded_it_is_at_the_next() {
         values(model.encode(&texts).unwrap())
     };
     let expected = change(with_two_adapters());
+    let base = values(load("tiny_bert/v6").encode(&texts).unwrap());
+    assert_far(&expected, &base, "no adapter");
     let (loaded, models) = mpsc::sync_channel(1);
     let loader = thread::spawn(move || {
         for _ in 0..ROUNDS {
